@@ -1,0 +1,38 @@
+# One front door: every target builds what it needs, from a fresh clone.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test env lint format bench lock clean
+.DEFAULT_GOAL := help
+
+help:            ## This list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+env: .venv/ready ## Build .venv with everything that tests and benchmarks need
+
+.venv/ready: requirements/dev.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --require-hashes -r requirements/dev.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: env         ## Start a homeserver on http://localhost:8008 with its data in ./data
+	@RANVIER__REGISTRATION__MODE=open $(BIN)/ranvier serve --server-name localhost --data-dir data --bind 127.0.0.1:8008
+
+test: env        ## The whole default test suite
+	@scripts/with-postgres $(BIN)/pytest $(ARGS)
+
+lint: env        ## ruff, mypy strict, import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --verbose
+
+format: env      ## Let ruff mend what it can
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: env       ## The benchmarks; prints a table
+	@scripts/with-postgres $(BIN)/python -m bench $(ARGS)
+
+lock:            ## Write the lock file anew from pyproject.toml
+	@scripts/lock

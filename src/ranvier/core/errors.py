@@ -1,0 +1,276 @@
+"""Whose fault it is, told by the class: `ProtocolFault` for what another server sent, `MatrixError` for what a
+client asked. Both carry one clear sentence. The HTTP floor alone turns them into responses.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class ProtocolFault(Exception):
+    """Bytes or values from outside break a rule of the protocol. Sending them again cannot help."""
+
+
+class BadJson(ProtocolFault):
+    """Not JSON, or JSON outside the bounds that we (or the canonical form) set."""
+
+
+class BadIdentifier(ProtocolFault):
+    """A user id, room id, event id, alias, server name, key id or mxc URI that breaks its grammar."""
+
+
+class BadEvent(ProtocolFault):
+    """An event whose shape its room version does not allow. It is dropped, not stored."""
+
+
+class TooLarge(BadEvent):
+    """An event or one of its fields above its size limit."""
+
+
+class BadSignature(ProtocolFault):
+    """A signature is missing, malformed or does not verify."""
+
+
+class BadHeader(ProtocolFault):
+    """An X-Matrix header that cannot be parsed."""
+
+
+class BadToken(ProtocolFault):
+    """A sync or pagination token that this server cannot have issued."""
+
+
+class AuthRejected(ProtocolFault):
+    """An authorization rule says no. `rule` is its number in the room version's text, e.g. "5.3.4"."""
+
+    def __init__(self, rule: str, reason: str) -> None:
+        super().__init__(f"{reason} (rule {rule})")
+        self.rule = rule
+        self.reason = reason
+
+
+class UnsupportedRoomVersion(ProtocolFault):
+    """A room version that this server does not know."""
+
+
+class MatrixError(Exception):
+    """What a client is told. Subclasses fix the HTTP status and the errcode; `extra` adds fields to the body.
+
+    Spec: client-server API, "Standard error response".
+    """
+
+    status: ClassVar[int] = 400
+    errcode: ClassVar[str] = "M_UNKNOWN"
+
+    def __init__(self, message: str, **extra: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.extra: Mapping[str, object] = extra
+
+
+class Forbidden(MatrixError):
+    status = 403
+    errcode = "M_FORBIDDEN"
+
+
+class GuestAccessForbidden(Forbidden):
+    errcode = "M_GUEST_ACCESS_FORBIDDEN"
+
+
+class UserLocked(MatrixError):
+    status = 401
+    errcode = "M_USER_LOCKED"
+
+
+class UserSuspended(Forbidden):
+    errcode = "M_USER_SUSPENDED"
+
+
+class UserDeactivated(Forbidden):
+    errcode = "M_USER_DEACTIVATED"
+
+
+class InviteBlocked(Forbidden):
+    errcode = "M_INVITE_BLOCKED"
+
+
+class CannotLeaveServerNoticeRoom(Forbidden):
+    errcode = "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM"
+
+
+class MissingToken(MatrixError):
+    status = 401
+    errcode = "M_MISSING_TOKEN"
+
+
+class UnknownToken(MatrixError):
+    """`soft_logout=True` as extra tells a client that it may log in again and keep its keys."""
+
+    status = 401
+    errcode = "M_UNKNOWN_TOKEN"
+
+
+class Unauthorized(MatrixError):
+    status = 401
+    errcode = "M_UNAUTHORIZED"
+
+
+class NotFound(MatrixError):
+    status = 404
+    errcode = "M_NOT_FOUND"
+
+
+class Unrecognized(MatrixError):
+    status = 404
+    errcode = "M_UNRECOGNIZED"
+
+
+class MethodNotAllowed(MatrixError):
+    status = 405
+    errcode = "M_UNRECOGNIZED"
+
+
+class NotJson(MatrixError):
+    errcode = "M_NOT_JSON"
+
+
+class BadJsonValue(MatrixError):
+    """Well-formed JSON whose values are not what the endpoint takes."""
+
+    errcode = "M_BAD_JSON"
+
+
+class MissingParam(MatrixError):
+    errcode = "M_MISSING_PARAM"
+
+
+class InvalidParam(MatrixError):
+    errcode = "M_INVALID_PARAM"
+
+
+class EventTooLarge(MatrixError):
+    status = 413
+    errcode = "M_TOO_LARGE"
+
+
+class LimitExceeded(MatrixError):
+    """`retry_after_ms` as extra goes into the body and, in seconds, into the Retry-After header."""
+
+    status = 429
+    errcode = "M_LIMIT_EXCEEDED"
+
+
+class UserLimitExceeded(MatrixError):
+    status = 400
+    errcode = "M_USER_LIMIT_EXCEEDED"
+
+
+class ResourceLimitExceeded(MatrixError):
+    status = 403
+    errcode = "M_RESOURCE_LIMIT_EXCEEDED"
+
+
+class UserInUse(MatrixError):
+    errcode = "M_USER_IN_USE"
+
+
+class InvalidUsername(MatrixError):
+    errcode = "M_INVALID_USERNAME"
+
+
+class ExclusiveNamespace(MatrixError):
+    errcode = "M_EXCLUSIVE"
+
+
+class WeakPassword(MatrixError):
+    errcode = "M_WEAK_PASSWORD"
+
+
+class RoomInUse(MatrixError):
+    errcode = "M_ROOM_IN_USE"
+
+
+class InvalidRoomState(MatrixError):
+    errcode = "M_INVALID_ROOM_STATE"
+
+
+class UnsupportedRoomVersionRequested(MatrixError):
+    errcode = "M_UNSUPPORTED_ROOM_VERSION"
+
+
+class IncompatibleRoomVersion(MatrixError):
+    errcode = "M_INCOMPATIBLE_ROOM_VERSION"
+
+
+class UnableToAuthoriseJoin(MatrixError):
+    errcode = "M_UNABLE_TO_AUTHORISE_JOIN"
+
+
+class UnableToGrantJoin(MatrixError):
+    errcode = "M_UNABLE_TO_GRANT_JOIN"
+
+
+class BadAlias(MatrixError):
+    errcode = "M_BAD_ALIAS"
+
+
+class DuplicateAnnotation(MatrixError):
+    errcode = "M_DUPLICATE_ANNOTATION"
+
+
+class BadState(MatrixError):
+    errcode = "M_BAD_STATE"
+
+
+class ThreepidNotFound(MatrixError):
+    errcode = "M_THREEPID_NOT_FOUND"
+
+
+class ThreepidDenied(Forbidden):
+    errcode = "M_THREEPID_DENIED"
+
+
+class ThreepidMediumNotSupported(MatrixError):
+    errcode = "M_THREEPID_MEDIUM_NOT_SUPPORTED"
+
+
+class ServerNotTrusted(MatrixError):
+    errcode = "M_SERVER_NOT_TRUSTED"
+
+
+class WrongRoomKeysVersion(Forbidden):
+    """`current_version` as extra names the backup version that the server holds."""
+
+    errcode = "M_WRONG_ROOM_KEYS_VERSION"
+
+
+class ProfileTooLarge(MatrixError):
+    errcode = "M_PROFILE_TOO_LARGE"
+
+
+class ProfileKeyTooLarge(MatrixError):
+    errcode = "M_KEY_TOO_LARGE"
+
+
+class UnknownPosition(MatrixError):
+    errcode = "M_UNKNOWN_POS"
+
+
+class NotYetUploaded(MatrixError):
+    status = 504
+    errcode = "M_NOT_YET_UPLOADED"
+
+
+class CannotOverwriteMedia(MatrixError):
+    status = 409
+    errcode = "M_CANNOT_OVERWRITE_MEDIA"
+
+
+class BadGateway(MatrixError):
+    """Another server failed us; its own words are never passed on."""
+
+    status = 502
+    errcode = "M_UNKNOWN"
+
+
+class Unavailable(MatrixError):
+    status = 503
+    errcode = "M_UNKNOWN"

@@ -1,0 +1,1 @@
+"""The database: SQL by table group, one text for SQLite and PostgreSQL."""
