@@ -1,0 +1,173 @@
+"""The configuration as one frozen tree. What stands here is all there is: docs/configuration.md and the file
+that `ranvier init` writes are made from these declarations.
+"""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from ranvier.core.identifiers import ServerName
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+ApiName = Literal["client", "federation", "media", "admin"]
+ALL_APIS: tuple[ApiName, ...] = ("client", "federation", "media", "admin")
+
+
+class DatabaseConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Where everything but media is kept."""
+
+    url: Annotated[
+        str,
+        Meta(
+            description='"sqlite:FILE", relative to data_dir, or "postgresql://user:password@host:5432/name".'
+        ),
+    ] = "sqlite:ranvier.db"
+
+
+class ListenerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """An address that the server listens on. Without any, there is one on 127.0.0.1:8008 for all APIs."""
+
+    bind: Annotated[str, Meta(description="HOST:PORT; an IPv6 host in brackets.")] = "127.0.0.1:8008"
+    apis: Annotated[
+        tuple[ApiName, ...], Meta(description="Which APIs are served here. All of them by default.")
+    ] = ALL_APIS
+    tls_certificate: Annotated[
+        Path | None, Meta(description="PEM file with the certificate chain; relative to this file.")
+    ] = None
+    tls_private_key: Annotated[
+        Path | None, Meta(description="PEM file with the private key; relative to this file.")
+    ] = None
+
+
+class RegistrationConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may make an account."""
+
+    mode: Annotated[
+        Literal["closed", "token", "open"],
+        Meta(
+            description="closed: only administrators make accounts; token: whoever holds a registration "
+            "token; open: everybody."
+        ),
+    ] = "closed"
+    shared_secret: Annotated[
+        str | None,
+        Meta(description="Enables POST /_synapse/admin/v1/register for bots and test suites that know it."),
+    ] = None
+    guests: Annotated[bool, Meta(description="Whether guest accounts may be made.")] = False
+
+
+class FederationConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How this server speaks with others."""
+
+    enabled: Annotated[bool, Meta(description="Whether it does at all.")] = True
+    ca_file: Annotated[
+        Path | None,
+        Meta(description="PEM file with authorities trusted besides the system's; relative to this file."),
+    ] = None
+    allow_private_addresses: Annotated[
+        tuple[str, ...],
+        Meta(description="Networks such as 127.0.0.0/8. Requests to other private ranges are refused."),
+    ] = ()
+    trusted_notaries: Annotated[
+        tuple[str, ...],
+        Meta(description="Servers that may vouch for others' keys. Each server is asked directly first."),
+    ] = ()
+    addresses: Annotated[
+        dict[str, str],
+        Meta(description='Fixed addresses for server names, such as { "hs1" = "127.0.0.1:18448" }.'),
+    ] = {}
+
+
+class RateLimitsConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How often clients may ask."""
+
+    enabled: Annotated[bool, Meta(description="Turn off only for tests.")] = True
+
+
+class PresenceConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is online."""
+
+    enabled: Annotated[bool, Meta(description="Whether presence is kept and told.")] = True
+
+
+class AppservicesConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Bridges and bots."""
+
+    registrations: Annotated[
+        tuple[Path, ...],
+        Meta(description="Registration files of application services; relative to this file."),
+    ] = ()
+
+
+class Federation2014Config(msgspec.Struct, frozen=True, kw_only=True):
+    """The federation protocol of 2014: without signatures, so only the peers named here are believed."""
+
+    enabled: Annotated[bool, Meta(description="Whether it is spoken.")] = False
+    peers: Annotated[
+        dict[str, str], Meta(description='Who is believed, and where: { red = "http://127.0.0.1:9001" }.')
+    ] = {}
+
+
+class SyncV3Config(msgspec.Struct, frozen=True, kw_only=True):
+    """The experimental sync v3 of 2021."""
+
+    enabled: Annotated[bool, Meta(description="Whether POST /_matrix/client/v3/sync is served.")] = False
+
+
+class HistoricalConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Protocols of the past, each off by default."""
+
+    federation_2014: Federation2014Config = Federation2014Config()
+    sync_v3_2021: SyncV3Config = SyncV3Config()
+
+
+class LogConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What is written to standard error."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="The least that is written.")
+    ] = "info"
+    format: Annotated[
+        Literal["text", "json"], Meta(description="text for people, json (one object a line) for machines.")
+    ] = "text"
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole configuration. Paths are absolute once it is loaded."""
+
+    server_name: Annotated[
+        str,
+        Meta(
+            description='The part of user ids behind the colon, such as "example.org". It can never change '
+            "once the server has spoken with others."
+        ),
+    ]
+    data_dir: Annotated[
+        Path,
+        Meta(description="Where database, media and signing key are kept; relative to this file."),
+    ] = Path("data")
+    public_base_url: Annotated[
+        str | None,
+        Meta(description="What clients use to reach this server, if it is not the address they found it at."),
+    ] = None
+    database: DatabaseConfig = DatabaseConfig()
+    listeners: tuple[ListenerConfig, ...] = (ListenerConfig(),)
+    registration: RegistrationConfig = RegistrationConfig()
+    federation: FederationConfig = FederationConfig()
+    rate_limits: RateLimitsConfig = RateLimitsConfig()
+    presence: PresenceConfig = PresenceConfig()
+    appservices: AppservicesConfig = AppservicesConfig()
+    historical: HistoricalConfig = HistoricalConfig()
+    log: LogConfig = LogConfig()
+
+    @property
+    def name(self) -> ServerName:
+        """The server name, whose grammar was checked when the configuration was loaded."""
+        return ServerName(self.server_name)
+
+    @property
+    def signing_key_file(self) -> Path:
+        return self.data_dir / "signing.key"

@@ -1,0 +1,193 @@
+"""From a file, the environment and flags to a checked `Config`. Each fault is one line that names its key."""
+
+import difflib
+import ipaddress
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from ranvier.app.config import Config, FederationConfig
+from ranvier.core.errors import BadIdentifier
+from ranvier.core.identifiers import parse_server_name
+
+ENVIRONMENT_PREFIX: Final = "RANVIER__"
+
+
+class ConfigFaults(Exception):
+    """What is wrong with the configuration, a line each."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+def load_config(
+    file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any], *, directory: Path
+) -> Config:
+    """Read, merge (flags win over the environment, that over the file) and check.
+
+    `flags` has the shape of the file. `directory`: what relative paths count from when there is no file.
+
+    Raises: ConfigFaults with every fault found.
+    """
+    values = _read(file) if file is not None else {}
+    _merge(values, _from_environment(environment))
+    _merge(values, flags)
+    faults = list(_unknown_keys(values, msgspec.inspect.type_info(Config), ""))
+    if not faults and "server_name" not in values:
+        faults = ["server_name is missing: set it in the file, or give --server-name"]
+    if faults:
+        raise ConfigFaults(faults)
+    try:
+        config = msgspec.convert(values, Config, strict=False, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise ConfigFaults([_sentence(error)]) from error
+    faults = list(_check(config))
+    if faults:
+        raise ConfigFaults(faults)
+    return _with_absolute_paths(config, file.parent if file is not None else directory)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigFaults([f"cannot read {file}: {error.strerror}"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigFaults([f"{file} is not valid TOML: {error}"]) from error
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """RANVIER__SECTION__KEY=value; the value is TOML, or else plain text."""
+    values: dict[str, Any] = {}
+    for name, text in environment.items():
+        if not name.startswith(ENVIRONMENT_PREFIX):
+            continue
+        *sections, key = name[len(ENVIRONMENT_PREFIX) :].lower().split("__")
+        table = values
+        for section in sections:
+            table = table.setdefault(section, {})
+        table[key] = _toml_value(text)
+    return values
+
+
+def _toml_value(text: str) -> object:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _merge(values: dict[str, Any], over: Mapping[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(values.get(key), dict):
+            _merge(values[key], value)
+        else:
+            values[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _unknown_keys(value: object, shape: msgspec.inspect.Type, place: str) -> Iterator[str]:
+    """A line for each key that no declaration knows, with the nearest one that does."""
+    if isinstance(shape, msgspec.inspect.StructType) and isinstance(value, Mapping):
+        known = {field.encode_name: field.type for field in shape.fields}
+        for key, item in value.items():
+            if key in known:
+                yield from _unknown_keys(item, known[key], f"{place}{key}.")
+            else:
+                near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+                hint = f"; did you mean {place}{near[0]}?" if near else ""
+                yield f"{place}{key} is not a known setting{hint}"
+    elif isinstance(shape, msgspec.inspect.VarTupleType) and isinstance(value, list):
+        for number, item in enumerate(value, 1):
+            yield from _unknown_keys(item, shape.item_type, f"{place[:-1]}[{number}].")
+
+
+def _decode(wanted: type, value: object) -> object:
+    if wanted is Path and isinstance(value, str):
+        return Path(value)
+    raise ValueError(f"Expected {wanted.__name__}")
+
+
+def _sentence(error: msgspec.ValidationError) -> str:
+    text, _, place = str(error).partition(" - at `$.")
+    return f"{place.rstrip('`')}: {text[0].lower()}{text[1:]}" if place else str(error)
+
+
+def _check(config: Config) -> Iterator[str]:
+    """What types alone cannot say."""
+    try:
+        parse_server_name(config.server_name)
+    except BadIdentifier as error:
+        yield f"server_name: {error}"
+    if config.public_base_url is not None and urlsplit(config.public_base_url).scheme not in (
+        "http",
+        "https",
+    ):
+        yield "public_base_url: must be a URL that starts with https:// (or http://)"
+    if not config.database.url.startswith(("sqlite:", "postgresql://", "postgres://")):
+        yield 'database.url: must start with "sqlite:" or "postgresql://"'
+    for number, listener in enumerate(config.listeners, 1):
+        try:
+            parse_bind(listener.bind)
+        except ValueError as error:
+            yield f"listeners[{number}].bind: {error}"
+        if (listener.tls_certificate is None) != (listener.tls_private_key is None):
+            yield f"listeners[{number}]: tls_certificate and tls_private_key go together"
+    yield from _check_federation(config.federation)
+
+
+def _check_federation(federation: FederationConfig) -> Iterator[str]:
+    for network in federation.allow_private_addresses:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            yield f"federation.allow_private_addresses: {network!r} is no network such as 127.0.0.0/8"
+    for name, address in federation.addresses.items():
+        try:
+            parse_server_name(name)
+            parse_bind(address)
+        except (BadIdentifier, ValueError) as error:
+            yield f"federation.addresses.{name}: {error}"
+    for name in federation.trusted_notaries:
+        try:
+            parse_server_name(name)
+        except BadIdentifier as error:
+            yield f"federation.trusted_notaries: {error}"
+
+
+def parse_bind(bind: str) -> tuple[str, int]:
+    """(host, port) of HOST:PORT, an IPv6 host in brackets. Raises: ValueError."""
+    host, colon, port = bind.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{bind!r} is not HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def _with_absolute_paths(config: Config, directory: Path) -> Config:
+    replace = msgspec.structs.replace
+
+    def absolute(path: Path | None) -> Path | None:
+        return None if path is None else Path(os.path.abspath(directory / path))
+
+    return replace(
+        config,
+        data_dir=absolute(config.data_dir),
+        listeners=tuple(
+            replace(
+                listener,
+                tls_certificate=absolute(listener.tls_certificate),
+                tls_private_key=absolute(listener.tls_private_key),
+            )
+            for listener in config.listeners
+        ),
+        federation=replace(config.federation, ca_file=absolute(config.federation.ca_file)),
+        appservices=replace(
+            config.appservices,
+            registrations=tuple(absolute(path) for path in config.appservices.registrations),
+        ),
+    )

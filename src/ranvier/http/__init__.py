@@ -1,0 +1,1 @@
+"""Endpoints: parse, call one service function, encode. Never touches the database."""

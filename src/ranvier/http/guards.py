@@ -1,0 +1,41 @@
+"""What stands between the network and an endpoint. The application floor brings the implementations."""
+
+from typing import Protocol
+
+from ranvier.core.identifiers import ServerName
+from ranvier.http.endpoint import Endpoint
+from ranvier.http.request import Request
+from ranvier.services.requester import Requester
+
+
+class Authenticator(Protocol):
+    """Knows access tokens."""
+
+    async def user(self, token: str, acting_as: str | None, device_id: str | None) -> Requester:
+        """Whom a token stands for. `acting_as` and `device_id` are what an application service claims to be.
+
+        Raises: UnknownToken, Forbidden.
+        """
+
+    async def appservice(self, token: str) -> Requester:
+        """Which application service a token stands for. Raises: UnknownToken, Forbidden."""
+
+
+class OriginVerifier(Protocol):
+    """Knows other servers."""
+
+    async def origin(self, request: Request, method: str, raw_target: str) -> ServerName:
+        """Which server signed this request. Raises: Unauthorized."""
+
+
+class RateLimiter(Protocol):
+    """Counts what callers do."""
+
+    def check(self, endpoint: Endpoint, request: Request) -> None:
+        """Raises: LimitExceeded."""
+
+
+class Observer(Protocol):
+    """Counts what was answered."""
+
+    def answered(self, endpoint: Endpoint, status: int, seconds: float) -> None: ...

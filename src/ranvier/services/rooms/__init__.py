@@ -1,0 +1,1 @@
+"""Rooms: what happens in them, who is in them, how they are found."""

@@ -1,0 +1,179 @@
+"""Rooms in use, in memory: what the next event is built on. A cache with a version, never the truth.
+
+Rules for this file: a `LiveRoom` changes only without an await between reading and writing it, and it tells
+when something is not loaded instead of guessing. Who appends compares revisions; a room that fell behind is
+dropped here and read again.
+"""
+
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from ranvier.core.auth.power import PowerLevels
+from ranvier.core.auth.select import CREATE, JOIN_RULES, POWER_LEVELS
+from ranvier.core.events.parse import parse_stored
+from ranvier.core.events.pdu import Pdu
+from ranvier.core.identifiers import RoomID, StateKey
+from ranvier.core.limits import MAX_PREV_EVENTS
+from ranvier.core.room_versions import RoomVersion, get_room_version
+from ranvier.store.database import Database, ReadTxn
+from ranvier.store.tables import events, rooms, state
+from ranvier.store.tables.events import EventRecord
+from ranvier.store.tables.interned import Interner, find_state_key_nids
+
+MAX_ROOMS: Final = 5_000
+"""Rooms kept; the one not used for longest goes first."""
+
+MAX_SLOTS: Final = 20_000
+"""State slots kept of one room, absent ones included; beyond that the room starts anew with the core ones."""
+
+CORE_SLOTS: Final[tuple[StateKey, ...]] = (CREATE, POWER_LEVELS, JOIN_RULES)
+"""What nearly every event needs."""
+
+
+class LiveRoom:
+    """One room: its pending head (with what is queued but not yet committed), and part of the state there."""
+
+    __slots__ = ("_power", "_slots", "heads", "is_stale", "nid", "revision", "room_id", "version")
+
+    def __init__(self, nid: int, room_id: RoomID, version: RoomVersion, revision: int) -> None:
+        self.nid = nid
+        self.room_id = room_id
+        self.version = version
+        self.revision = revision  # of the committed head
+        self.heads: tuple[Pdu, ...] = ()  # the forward extremities that the next event cites
+        self.is_stale = False  # someone else changed the room: nothing may be built on this any more
+        self._slots: dict[StateKey, Pdu | None] = {}
+        self._power: PowerLevels | None = None
+
+    def missing(self, slots: Collection[StateKey]) -> list[StateKey]:
+        """Those of `slots` that are not loaded."""
+        return [slot for slot in slots if slot not in self._slots]
+
+    def state(self, event_type: str, state_key: str) -> Pdu | None:
+        """What fills a slot at the pending head.
+
+        Raises: KeyError when it is not loaded: a mistake of the caller.
+        """
+        return self._slots[(event_type, state_key)]
+
+    @property
+    def power(self) -> PowerLevels:
+        """The power levels at the pending head."""
+        if self._power is None:
+            self._power = PowerLevels.from_events(
+                self.state(*CREATE), self.state(*POWER_LEVELS), self.version
+            )
+        return self._power
+
+    def membership(self, user_id: str) -> str | None:
+        """The membership of a user whose member slot is loaded; None without a member event."""
+        member = self.state("m.room.member", user_id)
+        membership = member.content.get("membership") if member is not None else None
+        return membership if isinstance(membership, str) else None
+
+    def learn(self, loaded: dict[StateKey, Pdu | None]) -> None:
+        """Take in slots as they were committed; what is pending here is newer and stays."""
+        if len(self._slots) + len(loaded) > MAX_SLOTS:
+            self._slots = {slot: self._slots[slot] for slot in CORE_SLOTS if slot in self._slots}
+        for slot, pdu in loaded.items():
+            self._slots.setdefault(slot, pdu)
+
+    def fork(self) -> "LiveRoom":
+        """A copy to build several events on, of which all or none count."""
+        copy = LiveRoom(self.nid, self.room_id, self.version, self.revision)
+        copy.heads = self.heads
+        copy._slots = dict(self._slots)
+        return copy
+
+    def join(self, fork: "LiveRoom") -> None:
+        """Move the pending head to that of a fork: its events are about to be appended."""
+        self.heads = fork.heads
+        self._slots = fork._slots
+        self._power = None
+
+    def advance(self, pdu: Pdu) -> None:
+        """Move the pending head: `pdu` was built on it and is about to be appended."""
+        self.heads = (pdu,)
+        if pdu.is_state:
+            self._slots[pdu.slot] = pdu
+            if pdu.slot in (CREATE, POWER_LEVELS):
+                self._power = None
+
+
+class LiveRooms:
+    """The rooms in use."""
+
+    def __init__(self, db: Database, interner: Interner) -> None:
+        self._db = db
+        self._interner = interner
+        self._rooms: OrderedDict[RoomID, LiveRoom] = OrderedDict()
+
+    async def find(self, room_id: RoomID, slots: Collection[StateKey] = ()) -> LiveRoom | None:
+        """The room with `slots` and the core slots loaded, or None if it is not known here.
+
+        From the return on, until the caller awaits, nothing else changes the room.
+        Cost: no query for a room in use; else 3 at most.
+        """
+        wanted = {*CORE_SLOTS, *slots}
+        while True:
+            room = self._rooms.get(room_id)
+            if room is None:
+                loaded = await self._db.read(_read_room, self._interner, room_id, wanted)
+                if loaded is None:
+                    return None
+                # Another task may have loaded it meanwhile, and built on it.
+                room = self._rooms.setdefault(room_id, loaded)
+                if len(self._rooms) > MAX_ROOMS:
+                    self._rooms.popitem(last=False)
+            missing = room.missing(wanted)
+            if not missing:
+                self._rooms.move_to_end(room_id)
+                return room
+            learned = await self._db.read(read_slots, self._interner, room, missing)
+            if not room.is_stale:
+                room.learn(learned)
+
+    def add(self, room: LiveRoom) -> None:
+        """Keep a room that was just made."""
+        self._rooms[room.room_id] = room
+
+    def drop(self, room: LiveRoom) -> None:
+        """Forget a room whose head is no longer what the database has."""
+        room.is_stale = True
+        if self._rooms.get(room.room_id) is room:
+            del self._rooms[room.room_id]
+
+
+def pdu_of(record: EventRecord, room_id: RoomID, version: RoomVersion) -> Pdu:
+    """The event of a stored row."""
+    return parse_stored(record.json, record.event_id, room_id, version)
+
+
+def read_slots(
+    txn: ReadTxn, interner: Interner, room: LiveRoom, slots: Sequence[StateKey]
+) -> dict[StateKey, Pdu | None]:
+    """What fills these slots of a room's state now; None where nothing does."""
+    found: dict[StateKey, Pdu | None] = dict.fromkeys(slots)
+    slot_nids = find_state_key_nids(txn, interner, slots)
+    event_nids = state.list_current_slots(txn, room.nid, slot_nids.values())
+    records = events.list_events(txn, event_nids.values())
+    for slot, slot_nid in slot_nids.items():
+        if slot_nid in event_nids:
+            found[slot] = pdu_of(records[event_nids[slot_nid]], room.room_id, room.version)
+    return found
+
+
+def _read_room(
+    txn: ReadTxn, interner: Interner, room_id: RoomID, slots: Collection[StateKey]
+) -> LiveRoom | None:
+    row = rooms.find_room(txn, room_id)
+    if row is None:
+        return None
+    version = get_room_version(row.version)
+    room = LiveRoom(row.room_nid, room_id, version, row.revision)
+    heads = sorted(events.list_events(txn, row.extremities).values(), key=lambda head: -head.depth)
+    # Of more branches than an event may cite, the deepest are merged first; later events merge the rest.
+    room.heads = tuple(pdu_of(head, room_id, version) for head in heads[:MAX_PREV_EVENTS])
+    room.learn(read_slots(txn, interner, room, list(slots)))
+    return room

@@ -1,0 +1,245 @@
+"""The write path: every event of a local user becomes part of its room here, and nowhere else.
+
+How a message goes in: docs/adr/0002-main-job.md. Between `LiveRooms.find` and the queueing of the append there
+is no await: what is built is built on the head that it will follow.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Final
+
+import msgspec
+
+from ranvier.core.auth.check import check_state_dependent
+from ranvier.core.auth.power import may_redact
+from ranvier.core.auth.select import auth_keys_for
+from ranvier.core.canonical_json import JsonObject, parse_object
+from ranvier.core.errors import Forbidden, NotFound, ServerFault
+from ranvier.core.events.build import EventTemplate, Placement, build_event
+from ranvier.core.events.pdu import Pdu
+from ranvier.core.hashes import reference_hash
+from ranvier.core.identifiers import EventID, RoomID, ServerName, StateKey, UserID
+from ranvier.core.room_versions import RoomVersion
+from ranvier.core.signing import SigningKey
+from ranvier.io.clock import Clock
+from ranvier.io.randomness import Randomness
+from ranvier.services.rooms.live import CORE_SLOTS, LiveRoom, LiveRooms, pdu_of
+from ranvier.services.rooms.writer import Item, RoomWriters
+from ranvier.store.database import Conflict, Database
+from ranvier.store.tables import events
+from ranvier.store.tables.client_transactions import ClientTransaction
+from ranvier.store.tables.prepared import Outcome, PreparedEvent
+
+MAX_ATTEMPTS: Final = 10
+"""How often an event is built anew because its room changed under it."""
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that a local user wants to send."""
+
+    sender: UserID
+    type: str
+    content: JsonObject
+    state_key: str | None = None
+    redacts: EventID | None = None
+    transaction: ClientTransaction | None = None  # what makes a repeated request find this event
+    origin_server_ts: int | None = None  # an application service may date its events; None: now
+
+
+Check = Callable[[LiveRoom], None]
+"""Something that must hold for the room at the moment when an event is built on it. Raises MatrixError."""
+
+
+class Author(msgspec.Struct, frozen=True):
+    """Who this server is when it makes events."""
+
+    server: ServerName
+    key: SigningKey
+    clock: Clock
+    randomness: Randomness
+
+
+class Timeline:
+    """Builds, authorizes and appends the events of local users."""
+
+    def __init__(self, db: Database, live: LiveRooms, writers: RoomWriters, author: Author) -> None:
+        self._db = db
+        self._live = live
+        self._writers = writers
+        self._author = author
+
+    async def send(
+        self,
+        room_id: RoomID,
+        drafts: Sequence[Draft],
+        *,
+        check: Check | None = None,
+        needs: Collection[StateKey] = (),
+    ) -> list[EventID]:
+        """Append `drafts`, each after the one before, all or none; return when they are on disk.
+
+        A state event that changes nothing is not sent again: its slot's event is returned. `check` is run on
+        the head that the first draft will follow, with the slots `needs` loaded.
+
+        Raises: Forbidden (the room is not known here); AuthRejected; BadEvent, TooLarge, BadJson for content
+        that no event may have; NotFound (a redaction of an unknown event); what `check` raises.
+        """
+        for _ in range(MAX_ATTEMPTS):
+            targets = await self._read_targets(room_id, drafts)
+            room = await self._live.find(room_id)
+            if room is None:
+                raise Forbidden("You are not in this room.")
+            await self._writers.prepare(room)
+            room = await self._live.find(room_id, {*needs, *_needed_slots(drafts, room.version)})
+            if room is None:
+                raise Forbidden("You are not in this room.")
+            if check is not None:
+                check(room)
+            event_ids, items = self._build_all(room, drafts, targets)
+            if not items:
+                return event_ids
+            try:
+                await self._writers.append(room, items)
+            except Conflict:
+                continue
+            return event_ids
+        raise ServerFault("the room changes too fast")
+
+    async def create(self, version: RoomVersion, drafts: Sequence[Draft]) -> RoomID:
+        """Make a room of `drafts`, the first of which is its create event; all are stored at once or none is.
+
+        Raises: AuthRejected, BadEvent, TooLarge, BadJson.
+        """
+        named_by_hash = version.auth.room_id_is_create_hash
+        room_id = None if named_by_hash else self._new_room_id()
+        create = self._sign(drafts[0], version, room_id, _Parents((), (), 1))
+        room = LiveRoom(0, create.room_id, version, 0)
+        room.learn(dict.fromkeys(CORE_SLOTS))
+        room.advance(create)
+        items = [self._item(room, create, drafts[0], redacts_target=False)]
+        for draft in drafts[1:]:
+            room.learn(dict.fromkeys(room.missing(_needed_slots([draft], version))))
+            pdu = self._build(room, draft)
+            items.append(self._item(room, pdu, draft, redacts_target=False))
+            room.advance(pdu)
+        await self._writers.create(room, items)
+        return room.room_id
+
+    def _build_all(
+        self, room: LiveRoom, drafts: Sequence[Draft], targets: "_Targets"
+    ) -> tuple[list[EventID], list[Item]]:
+        """The ids of all events, and what is to be appended. The room's pending head moves on only if all is
+        allowed."""
+        event_ids: list[EventID] = []
+        items: list[Item] = []
+        pending = room if len(drafts) == 1 else room.fork()
+        for draft in drafts:
+            same = _find_same(pending, draft)
+            if same is not None:
+                event_ids.append(same.event_id)
+                continue
+            pdu = self._build(pending, draft)
+            target = targets.get(draft.redacts) if draft.redacts is not None else None
+            if target is not None and not may_redact(pdu, target, pending.power):
+                raise Forbidden("You may not redact this event.")
+            items.append(self._item(pending, pdu, draft, redacts_target=target is not None))
+            event_ids.append(pdu.event_id)
+            pending.advance(pdu)
+        if pending is not room:
+            room.join(pending)
+        return event_ids, items
+
+    def _build(self, room: LiveRoom, draft: Draft) -> Pdu:
+        """The signed event on the room's pending head. Raises: AuthRejected, and what building raises."""
+        slots = auth_keys_for(draft.type, draft.sender, draft.state_key, draft.content, room.version)
+        authorizing = tuple(pdu for slot in slots if (pdu := room.state(*slot)) is not None)
+        depth = max((head.depth for head in room.heads), default=0) + 1
+        pdu = self._sign(draft, room.version, room.room_id, _Parents(room.heads, authorizing, depth))
+        check_state_dependent(pdu, room.state, room.version)
+        return pdu
+
+    def _sign(self, draft: Draft, version: RoomVersion, room_id: RoomID | None, parents: "_Parents") -> Pdu:
+        author = self._author
+        template = EventTemplate(
+            room_id=room_id,
+            type=draft.type,
+            state_key=draft.state_key,
+            sender=draft.sender,
+            content=draft.content,
+            redacts=draft.redacts,
+        )
+        cited = (*parents.prev, *parents.auth)
+        placement = Placement(
+            prev_events=[pdu.event_id for pdu in parents.prev],
+            auth_events=[pdu.event_id for pdu in parents.auth],
+            depth=parents.depth,
+            origin_server_ts=(
+                author.clock.now_ms() if draft.origin_server_ts is None else draft.origin_server_ts
+            ),
+            event_id=None if version.hash_event_ids else self._new_event_id(),
+            reference_hashes=(
+                {}
+                if version.hash_event_ids
+                else {pdu.event_id: reference_hash(parse_object(pdu.json), version) for pdu in cited}
+            ),
+        )
+        return build_event(template, placement, version, author.server, author.key)
+
+    def _item(self, room: LiveRoom, pdu: Pdu, draft: Draft, *, redacts_target: bool) -> Item:
+        prepared = PreparedEvent(
+            pdu=pdu,
+            outcome=Outcome.ACCEPTED,
+            is_local=True,
+            redacts_target=redacts_target,
+            transaction=draft.transaction,
+        )
+        return Item(prepared, self._writers.effect_of(room, pdu))
+
+    async def _read_targets(self, room_id: RoomID, drafts: Sequence[Draft]) -> "_Targets":
+        """What is to be redacted. Raises: NotFound when one is not an event of this room."""
+        targets: _Targets = {}
+        for draft in drafts:
+            if draft.redacts is None or draft.type != "m.room.redaction":
+                continue
+            record = await self._db.read(events.find_event, draft.redacts)
+            room = await self._live.find(room_id)
+            if record is None or room is None or record.room_nid != room.nid or record.status.is_outlier:
+                raise NotFound("There is no such event in this room.")
+            targets[draft.redacts] = pdu_of(record, room_id, room.version)
+        return targets
+
+    def _new_room_id(self) -> RoomID:
+        return RoomID(f"!{self._author.randomness.text(18)}:{self._author.server}")
+
+    def _new_event_id(self) -> EventID:
+        return EventID(f"${self._author.randomness.text(18)}:{self._author.server}")
+
+
+_Targets = dict[EventID, Pdu]
+
+
+class _Parents(msgspec.Struct, frozen=True):
+    """What an event cites, and how deep it lies."""
+
+    prev: tuple[Pdu, ...]
+    auth: tuple[Pdu, ...]
+    depth: int
+
+
+def _needed_slots(drafts: Sequence[Draft], version: RoomVersion) -> set[StateKey]:
+    """What authorizing these events looks at, and the slots that they fill."""
+    slots: set[StateKey] = set(CORE_SLOTS)
+    for draft in drafts:
+        slots.update(auth_keys_for(draft.type, draft.sender, draft.state_key, draft.content, version))
+        if draft.state_key is not None:
+            slots.add((draft.type, draft.state_key))
+    return slots
+
+
+def _find_same(room: LiveRoom, draft: Draft) -> Pdu | None:
+    """The event that fills the draft's slot, if it already says the same from the same sender."""
+    if draft.state_key is None:
+        return None
+    current = room.state(draft.type, draft.state_key)
+    if current is None or current.sender != draft.sender or current.content != draft.content:
+        return None
+    return current
