@@ -118,6 +118,12 @@ class Waiters:
     def __init__(self) -> None:
         self._by_user: dict[int, Subscription] = {}
         self._by_room: defaultdict[int, set[Subscription]] = defaultdict(set)
+        self.is_closed = False  # the server stops: nobody is to wait any more
+
+    def close(self) -> None:
+        """Let everybody answer now."""
+        self.is_closed = True
+        self.wake_all()
 
     def subscribe(self, user_nid: int, rooms: frozenset[int]) -> Subscription:
         """The user's subscription, brought to `rooms`. Cost: the rooms that differ."""
@@ -156,6 +162,11 @@ class Waiters:
         for room in rooms:
             for subscription in self._by_room.get(room, ()):
                 subscription.wake()
+
+    def wake_all(self) -> None:
+        """Let everybody look: hints were lost, or the server stops."""
+        for subscription in self._by_user.values():
+            subscription.wake()
 
     def wake_user(self, user_nid: int) -> None:
         if (subscription := self._by_user.get(user_nid)) is not None:

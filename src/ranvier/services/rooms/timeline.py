@@ -1,7 +1,7 @@
 """The write path: every event of a local user becomes part of its room here, and nowhere else.
 
-How a message goes in: docs/adr/0002-main-job.md. Between `LiveRooms.find` and the queueing of the append there
-is no await: what is built is built on the head that it will follow.
+How a message goes in: docs/adr/0002-main-job.md. Between finding the room and queueing the append is no await:
+what is built on a head will follow it.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -24,7 +24,7 @@ from ranvier.io.clock import Clock
 from ranvier.io.randomness import Randomness
 from ranvier.services.rooms.live import CORE_SLOTS, LiveRoom, LiveRooms, pdu_of
 from ranvier.services.rooms.writer import Item, RoomWriters
-from ranvier.store.database import Conflict, Database
+from ranvier.store.database import Conflict, Database, Integrity
 from ranvier.store.tables import events
 from ranvier.store.tables.client_transactions import ClientTransaction
 from ranvier.store.tables.prepared import Outcome, PreparedEvent
@@ -81,7 +81,8 @@ class Timeline:
         the head that the first draft will follow, with the slots `needs` loaded.
 
         Raises: Forbidden (the room is not known here); AuthRejected; BadEvent, TooLarge, BadJson for content
-        that no event may have; NotFound (a redaction of an unknown event); what `check` raises.
+        that no event may have; NotFound (a redaction of an unknown event); what `check` raises; Integrity
+        when a draft has a transaction, which may have been used before.
         """
         for _ in range(MAX_ATTEMPTS):
             targets = await self._read_targets(room_id, drafts)
@@ -100,6 +101,11 @@ class Timeline:
             try:
                 await self._writers.append(room, items)
             except Conflict:
+                continue
+            except Integrity:
+                # A transaction id that was used before, of one of these drafts or of an event beside them.
+                if any(draft.transaction is not None for draft in drafts):
+                    raise
                 continue
             return event_ids
         raise ServerFault("the room changes too fast")

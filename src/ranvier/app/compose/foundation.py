@@ -1,0 +1,77 @@
+"""What every area stands on. Only `app.compose` sees it whole; a service gets the few parts that it names."""
+
+from collections.abc import Sequence
+
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from ranvier.app.config import Config
+from ranvier.app.lifecycle import Worker
+from ranvier.core.signing import SigningKey
+from ranvier.io.clock import Clock
+from ranvier.io.randomness import Randomness
+from ranvier.services.changes import Changes, Waiters
+from ranvier.services.rooms.live import LiveRooms
+from ranvier.services.rooms.timeline import Author, Timeline
+from ranvier.services.rooms.writer import Effects, RoomWriters
+from ranvier.store.database import Database, Hint, Kind, Subscriber
+from ranvier.store.tables.interned import Interner
+from ranvier.store.tables.state_nodes import NodeCache
+
+
+class Composed(msgspec.Struct, frozen=True):
+    """What an area brings: endpoint classes, and loops for the background."""
+
+    endpoints: Sequence[object] = ()
+    workers: Sequence[Worker] = ()
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """What comes from outside the process."""
+
+    config: Config
+    db: Database
+    clock: Clock
+    randomness: Randomness
+    signing_keys: Sequence[SigningKey]  # the first one signs
+    registry: CollectorRegistry
+
+
+class Foundation(msgspec.Struct, frozen=True):
+    """The floor under the areas."""
+
+    ports: Ports
+    interner: Interner
+    nodes: NodeCache
+    changes: Changes
+    waiters: Waiters
+    live: LiveRooms
+    writers: RoomWriters
+    timeline: Timeline
+
+
+def lay_foundation(ports: Ports, interner: Interner, effects: Effects) -> Foundation:
+    """Make what every area needs, and begin to listen for changes."""
+    config, db, clock = ports.config, ports.db, ports.clock
+    nodes = NodeCache()
+    live = LiveRooms(db, interner)
+    writers = RoomWriters(db, live, interner, nodes, effects, clock)
+    author = Author(config.name, ports.signing_keys[0], clock, ports.randomness)
+    changes = Changes(db.position())
+    waiters = Waiters()
+    db.subscribe(_listener(changes, waiters))
+    return Foundation(
+        ports, interner, nodes, changes, waiters, live, writers, Timeline(db, live, writers, author)
+    )
+
+
+def _listener(changes: Changes, waiters: Waiters) -> Subscriber:
+    def hear(hints: Sequence[Hint]) -> None:
+        gaps = [hint.position for hint in hints if hint.kind is Kind.GAP]
+        if gaps:
+            changes.forget(max(gaps))
+            waiters.wake_all()
+        changes.add(hint for hint in hints if hint.kind is not Kind.GAP)
+        waiters.wake(hints)
+
+    return hear

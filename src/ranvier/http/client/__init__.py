@@ -1,0 +1,1 @@
+"""The client-server API, a module for each part of the specification's table of contents."""

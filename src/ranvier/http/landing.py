@@ -1,0 +1,33 @@
+"""The page at /: a person who types the server's address into a browser sees what runs here."""
+
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined
+
+from ranvier.core.identifiers import ServerName
+from ranvier.http.endpoint import Api, Auth, Rate, endpoint
+from ranvier.http.request import Request
+from ranvier.http.responses import Response
+
+
+class Landing:
+    """One page, made once."""
+
+    def __init__(self, server_name: ServerName, *, registration_is_open: bool) -> None:
+        source = files("ranvier.http").joinpath("landing.html").read_text(encoding="utf-8")
+        environment = Environment(autoescape=True, undefined=StrictUndefined)
+        page = environment.from_string(source).render(
+            server_name=server_name, registration_is_open=registration_is_open
+        )
+        self._page = page.encode()
+
+    @endpoint("GET", "/", operation="landing", auth=Auth.NONE, api=Api.ALWAYS, rate=Rate.NONE)
+    async def landing(self, _request: Request) -> Response:
+        return Response(
+            content_type="text/html; charset=utf-8",
+            headers={
+                "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+                "X-Content-Type-Options": "nosniff",
+            },
+            body=self._page,
+        )

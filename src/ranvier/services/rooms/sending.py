@@ -1,0 +1,162 @@
+"""Messages, state and redactions that users send."""
+
+import asyncio
+from collections import OrderedDict
+from typing import Final
+
+from ranvier.core.canonical_json import JsonObject
+from ranvier.core.errors import BadJsonValue, Forbidden, ServerFault, UserSuspended
+from ranvier.core.identifiers import EventID, RoomID, parse_event_id
+from ranvier.services.requester import Requester
+from ranvier.services.rooms.live import LiveRoom, LiveRooms
+from ranvier.services.rooms.timeline import Draft, Timeline
+from ranvier.store.database import Database, Integrity, ReadTxn
+from ranvier.store.tables import events
+from ranvier.store.tables.client_transactions import ClientTransaction, find_transaction
+
+MAX_ATTEMPTS: Final = 10
+
+MAX_REMEMBERED: Final = 10_000
+"""Transactions whose event is remembered; older ones are found in the table."""
+
+_REDACTION: Final = "m.room.redaction"
+
+
+class Sending:
+    """Sends events on behalf of users, once for each transaction id."""
+
+    def __init__(self, db: Database, live: LiveRooms, timeline: Timeline) -> None:
+        self._db = db
+        self._live = live
+        self._timeline = timeline
+        self._under_way: dict[ClientTransaction, asyncio.Future[EventID]] = {}
+        self._sent: OrderedDict[ClientTransaction, EventID] = OrderedDict()
+
+    async def send_message(
+        self,
+        requester: Requester,
+        room_id: RoomID,
+        event_type: str,
+        content: JsonObject,
+        txn_id: str,
+        *,
+        origin_server_ts: int | None = None,
+    ) -> EventID:
+        """Send an event that is no state; a repeated `txn_id` of the device gets the event of the first time.
+
+        Raises: UserSuspended, what `Timeline.send` raises.
+        Spec: client-server API, PUT /rooms/{roomId}/send/{eventType}/{txnId}; "Transaction identifiers".
+        """
+        if event_type == _REDACTION:
+            # Since v1.18 (MSC4169): what is redacted stands in the content, whatever the room version.
+            return await self.redact(requester, room_id, _redacted_by(content), content, txn_id)
+        _check_may_send(requester)
+        room = await self._room(room_id)
+        transaction = _transaction(requester, room, f"send/{event_type}", txn_id)
+        draft = Draft(
+            sender=requester.user_id,
+            type=event_type,
+            content=content,
+            transaction=transaction,
+            origin_server_ts=origin_server_ts,
+        )
+        return await self._once(room, transaction, draft)
+
+    async def redact(
+        self, requester: Requester, room_id: RoomID, event_id: EventID, content: JsonObject, txn_id: str
+    ) -> EventID:
+        """Take the content of an event away.
+
+        Raises: NotFound (no such event in the room), Forbidden, what `Timeline.send` raises.
+        Spec: client-server API, PUT /rooms/{roomId}/redact/{eventId}/{txnId}.
+        """
+        room = await self._room(room_id)
+        transaction = _transaction(requester, room, f"redact/{event_id}", txn_id)
+        if requester.is_suspended:
+            await self._check_own(requester, event_id)
+        draft = Draft(
+            sender=requester.user_id,
+            type=_REDACTION,
+            content={key: value for key, value in content.items() if key != "redacts"},
+            redacts=event_id,
+            transaction=transaction,
+        )
+        return await self._once(room, transaction, draft)
+
+    async def _room(self, room_id: RoomID) -> LiveRoom:
+        room = await self._live.find(room_id)
+        if room is None:
+            # The same words as for a room that is known here: who is not in it learns nothing.
+            raise Forbidden("You are not in this room.")
+        return room
+
+    async def _once(self, room: LiveRoom, transaction: ClientTransaction, draft: Draft) -> EventID:
+        """Send the draft unless this transaction has sent its event, or is about to."""
+        sent = self._sent.get(transaction)
+        if sent is not None:
+            return sent
+        under_way = self._under_way.get(transaction)
+        if under_way is not None:
+            return await asyncio.shield(under_way)
+        self._under_way[transaction] = promise = asyncio.get_running_loop().create_future()
+        try:
+            event_id = await self._send_or_find(room, transaction, draft)
+        except BaseException as error:
+            promise.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
+            promise.exception()  # nobody has to ask for it
+            raise
+        else:
+            promise.set_result(event_id)
+            return event_id
+        finally:
+            del self._under_way[transaction]
+
+    async def _send_or_find(self, room: LiveRoom, transaction: ClientTransaction, draft: Draft) -> EventID:
+        """Send first and ask later: a transaction id that was used before is rare, and `append` notices."""
+        for _ in range(MAX_ATTEMPTS):
+            try:
+                (event_id,) = await self._timeline.send(room.room_id, [draft])
+            except Integrity:
+                found = await self._db.read(_find_sent, transaction)
+                if found is None:
+                    continue  # it was the id of another event in the same commit
+                event_id = found
+            self._sent[transaction] = event_id
+            if len(self._sent) > MAX_REMEMBERED:
+                self._sent.popitem(last=False)
+            return event_id
+        raise ServerFault("the room changes too fast")
+
+    async def _check_own(self, requester: Requester, event_id: EventID) -> None:
+        record = await self._db.read(events.find_event, event_id)
+        if record is None or record.sender_nid != requester.user_nid:
+            raise UserSuspended("This account is suspended: it may redact its own events only.")
+
+
+def _find_sent(txn: ReadTxn, transaction: ClientTransaction) -> EventID | None:
+    event_nid = find_transaction(txn, transaction)
+    if event_nid is None:
+        return None
+    return events.list_events(txn, (event_nid,))[event_nid].event_id
+
+
+def _transaction(requester: Requester, room: LiveRoom, request: str, txn_id: str) -> ClientTransaction:
+    return ClientTransaction(
+        user_nid=requester.user_nid,
+        device_id=requester.device_id or "",
+        room_nid=room.nid,
+        request=request,
+        txn_id=txn_id,
+    )
+
+
+def _check_may_send(requester: Requester) -> None:
+    if requester.is_suspended:
+        raise UserSuspended("This account is suspended: it may not send anything.")
+
+
+def _redacted_by(content: JsonObject) -> EventID:
+    redacts = content.get("redacts")
+    if redacts is None:
+        raise BadJsonValue("redacts: a redaction names the event that it redacts.")
+    return parse_event_id(redacts)
