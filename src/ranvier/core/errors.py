@@ -14,6 +14,10 @@ class BadJson(ProtocolFault):
     """Not JSON, or JSON outside the bounds that we (or the canonical form) set."""
 
 
+class BadBase64(ProtocolFault):
+    """A text that should be (unpadded) base64 and is not."""
+
+
 class BadIdentifier(ProtocolFault):
     """A user id, room id, event id, alias, server name, key id or mxc URI that breaks its grammar."""
 
@@ -49,6 +53,10 @@ class AuthRejected(ProtocolFault):
 
 class UnsupportedRoomVersion(ProtocolFault):
     """A room version that this server does not know."""
+
+
+class ServerFault(Exception):
+    """This server cannot do its work at the moment: neither a peer's fault nor a client's."""
 
 
 class MatrixError(Exception):

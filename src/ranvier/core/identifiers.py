@@ -28,9 +28,10 @@ StateKey = tuple[str, str]
 _DNS_NAME: Final = re.compile(r"[A-Za-z0-9.-]{1,255}")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _STRICT_LOCALPART: Final = re.compile(r"[a-z0-9._=/+-]+")
-_HISTORICAL_LOCALPART: Final = re.compile(r"[\x21-\x39\x3B-\x7E]*")
+_HISTORICAL_LOCALPART: Final = re.compile(r"[^:\0]*", re.DOTALL)
 _OPAQUE_ID: Final = re.compile(r"[A-Za-z0-9._~-]+")
 _BASE64URL_HASH: Final = re.compile(r"[A-Za-z0-9_-]{43}")
+_HASH_EVENT_ID: Final = re.compile(r"\$[A-Za-z0-9_+/-]{43}")
 _KEY_VERSION: Final = re.compile(r"[A-Za-z0-9_]+")
 _MEDIA_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
 
@@ -43,6 +44,8 @@ def parse_server_name(value: object) -> ServerName:
     """
     if not isinstance(value, str) or not 0 < len(value) <= MAX_IDENTIFIER_BYTES:
         raise BadIdentifier("a server name is a string of 1 to 255 characters")
+    if _DNS_NAME.fullmatch(value):
+        return ServerName(value)
     split_host_port(ServerName(value))
     return ServerName(value)
 
@@ -105,10 +108,10 @@ def localpart_of(identifier: str) -> str:
 
 
 def parse_user_id(value: object) -> UserID:
-    """A user id, historical ones included (any printable ASCII but the colon, or nothing at all).
+    """A user id, historical ones included: any characters but the colon and NUL, or none at all.
 
     Raises: BadIdentifier.
-    Spec: appendices, "User Identifiers".
+    Spec: appendices, "User Identifiers", "Historical User IDs".
     """
     localpart, _ = _parse_sigil(value, "@", "a user id")
     if not _HISTORICAL_LOCALPART.fullmatch(localpart):
@@ -153,6 +156,8 @@ def parse_event_id(value: object) -> EventID:
     Raises: BadIdentifier.
     Spec: appendices, "Event IDs".
     """
+    if isinstance(value, str) and _HASH_EVENT_ID.fullmatch(value):
+        return EventID(value)
     text = _check_identifier(value, "$", "an event id")
     opaque, colon, server = text[1:].partition(":")
     if not opaque or "\0" in opaque:

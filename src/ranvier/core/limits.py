@@ -28,3 +28,5 @@ MAX_DEPTH_UNSAFE: Final = 2**63 - 1
 # Not in the specification: bounds of our own on what a parser walks into.
 MAX_JSON_DEPTH: Final = 100
 """Nesting of arrays and objects in any JSON that comes from outside."""
+MAX_JSON_BYTES: Final = 64 * 1024 * 1024
+"""Of one JSON text, unless the caller sets a bound of its own: less for a request, more for a huge room."""

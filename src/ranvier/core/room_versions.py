@@ -25,7 +25,7 @@ class StateResolution(Enum):
     V2_1 = "2.1"  # MSC4297: starts from nothing, adds the conflicted state subgraph
 
 
-class RedactionRules(msgspec.Struct, frozen=True):
+class RedactionRules(msgspec.Struct, frozen=True, cache_hash=True):
     """What a redaction leaves of an event. Spec: rooms/v*.md, "Redactions"."""
 
     keep_origin_membership_prev_state: bool = True  # top level; until v10
@@ -101,9 +101,7 @@ V8: Final = _replace(
     redaction=_replace(V7.redaction, keep_allow=True),
 )
 V9: Final = _replace(V8, name="9", redaction=_replace(V8.redaction, keep_join_authorised=True))
-V10: Final = _replace(
-    V9, name="10", auth=_replace(V9.auth, knock_restricted=True, integer_power_levels=True)
-)
+V10: Final = _replace(V9, name="10", auth=_replace(V9.auth, knock_restricted=True, integer_power_levels=True))
 V11: Final = _replace(
     V10,
     name="11",

@@ -11,7 +11,7 @@ from ranvier.core.canonical_json import JsonObject
 from ranvier.core.identifiers import EventID, RoomID, StateKey, UserID
 
 
-class Pdu(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+class Pdu(msgspec.Struct, frozen=True, eq=False, kw_only=True, gc=False):
     """One event of a room. Made by `events.parse` from bytes or by `events.build` from a template.
 
     Two Pdus are the same event if and only if their ids are equal.
