@@ -1,0 +1,1 @@
+"""Authorization: which events a room admits. Start reading at `check`."""
