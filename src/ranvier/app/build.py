@@ -91,9 +91,20 @@ def load_signing_keys(file: Path, randomness: Randomness) -> Sequence[SigningKey
     try:
         if not file.exists():
             write_signing_key(file, randomness)
-        return parse_signing_keys(file.read_text(encoding="ascii"))
+    except OSError as error:
+        raise SetupFault(f"cannot write the signing key {file}: {error.strerror}") from error
+    return read_signing_keys(file)
+
+
+def read_signing_keys(file: Path) -> Sequence[SigningKey]:
+    """Raises: SetupFault."""
+    try:
+        keys = parse_signing_keys(file.read_text(encoding="ascii"))
     except (OSError, UnicodeDecodeError, ProtocolFault) as error:
         raise SetupFault(f"cannot use the signing key in {file}: {error}") from error
+    if not keys:
+        raise SetupFault(f"there is no signing key in {file}")
+    return keys
 
 
 def write_signing_key(file: Path, randomness: Randomness) -> SigningKey:

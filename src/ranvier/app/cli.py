@@ -1,0 +1,140 @@
+"""The command line. Exit codes: 0 fine, 1 faults that the user can mend (a line each on stderr), 2 usage."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import update_wrapper
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import click
+
+from ranvier import __version__
+from ranvier.app.build import SetupFault, write_signing_key
+from ranvier.app.check import find_faults
+from ranvier.app.config import Config
+from ranvier.app.config_file import example_file
+from ranvier.app.config_load import ConfigFaults, load_config
+from ranvier.app.listeners import CannotListen
+from ranvier.app.serve import serve as run_server
+from ranvier.core.errors import BadIdentifier, ServerFault
+from ranvier.core.identifiers import parse_server_name
+from ranvier.io.randomness import system_randomness
+
+DEFAULT_FILE: Final = Path("ranvier.toml")
+
+config_option = click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    help="Configuration file. Default: $RANVIER_CONFIG, then ./ranvier.toml if it exists.",
+)
+
+
+def fail(*faults: str) -> NoReturn:
+    """End with a line for each fault."""
+    for fault in faults:
+        click.echo(f"ranvier: {fault}", err=True)
+    sys.exit(1)
+
+
+def load(file: Path | None, flags: Mapping[str, Any]) -> Config:
+    """The configuration from file, environment and flags; ends the process with a line for each fault."""
+    if file is None and "RANVIER_CONFIG" in os.environ:
+        file = Path(os.environ["RANVIER_CONFIG"])
+    if file is None and DEFAULT_FILE.exists():
+        file = DEFAULT_FILE
+    try:
+        return load_config(file, os.environ, flags, directory=Path.cwd())
+    except ConfigFaults as error:
+        fail(*error.faults)
+
+
+def mendable(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn faults that the user can mend into a line and exit code 1."""
+
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except (SetupFault, CannotListen, ServerFault) as error:
+            fail(str(error))
+
+    return update_wrapper(run, command)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """A Matrix homeserver."""
+
+
+@main.command()
+@config_option
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where database, media and keys are kept.")
+@click.option("--server-name", help="The part of user ids behind the colon.")
+@click.option(
+    "--bind", multiple=True, metavar="HOST:PORT", help="Listen here, for all APIs. May be repeated."
+)
+@mendable
+def serve(file: Path | None, data_dir: Path | None, server_name: str | None, bind: Sequence[str]) -> None:
+    """Run the server until SIGTERM or SIGINT."""
+    flags: dict[str, Any] = {}
+    if data_dir is not None:
+        flags["data_dir"] = str(data_dir.absolute())
+    if server_name is not None:
+        flags["server_name"] = server_name
+    if bind:
+        flags["listeners"] = [{"bind": address} for address in bind]
+    run_server(load(file, flags))
+
+
+@main.command()
+@click.option(
+    "--server-name", default="localhost", show_default=True, help="The part of user ids behind the colon."
+)
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_FILE,
+    show_default=True,
+    help="What to write.",
+)
+@mendable
+def init(server_name: str, file: Path) -> None:
+    """Write a commented configuration file and the signing key."""
+    try:
+        parse_server_name(server_name)
+    except BadIdentifier as error:
+        fail(str(error))
+    if file.exists():
+        fail(f"{file} exists; move it away to write a new one")
+    try:
+        file.write_text(example_file(server_name), encoding="utf-8")
+        click.echo(f"wrote {file}")
+        config = load(file, {})
+        config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if config.signing_key_file.exists():
+            click.echo(f"kept the signing key {config.signing_key_file}")
+        else:
+            write_signing_key(config.signing_key_file, system_randomness())
+            click.echo(f"wrote {config.signing_key_file}: keep a copy, it is this server's identity")
+    except OSError as error:
+        fail(f"cannot write {error.filename}: {error.strerror}")
+    click.echo(f"next: ranvier serve --config {file}")
+
+
+@main.command()
+@config_option
+@mendable
+def check(file: Path | None) -> None:
+    """Check configuration, database and keys; a line for each fault."""
+    faults = find_faults(load(file, {}))
+    if faults:
+        fail(*faults)
+    click.echo("everything is fine")
+
+
+@main.command()
+def version() -> None:
+    """Tell which version this is."""
+    click.echo(f"Ranvier {__version__}")
