@@ -9,7 +9,7 @@ from ranvier.app.build import SetupFault, database_url, read_signing_keys
 from ranvier.app.config import Config
 from ranvier.core.errors import ServerFault
 from ranvier.store.connect import open_database
-from ranvier.store.database import ReadTxn
+from ranvier.store.probe import probe
 
 
 def find_faults(config: Config) -> list[str]:
@@ -47,7 +47,7 @@ async def _database(config: Config) -> AsyncIterator[str]:
     try:
         db = await open_database(database_url(config))
         try:
-            await db.read(_ask)
+            await db.read(probe)
         finally:
             await db.close()
     except (ServerFault, ValueError) as error:
@@ -56,7 +56,3 @@ async def _database(config: Config) -> AsyncIterator[str]:
 
 async def _collect(faults: AsyncIterator[str]) -> list[str]:
     return [fault async for fault in faults]
-
-
-def _ask(txn: ReadTxn) -> None:
-    txn.value("SELECT 1")

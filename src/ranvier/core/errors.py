@@ -1,5 +1,5 @@
-"""Whose fault it is, told by the class: `ProtocolFault` for what another server sent, `MatrixError` for what a
-client asked. Both carry one clear sentence. The HTTP floor alone turns them into responses.
+"""Whose fault it is, told by the class: `ProtocolFault` for what another server sent, `MatrixError` for what
+a client asked. Both carry one clear sentence. The HTTP floor alone turns them into responses.
 """
 
 from collections.abc import Mapping
@@ -73,6 +73,10 @@ class MatrixError(Exception):
         self.message = message
         self.extra: Mapping[str, object] = extra
 
+    def body(self) -> dict[str, object]:
+        """What the response says."""
+        return {"errcode": self.errcode, "error": self.message, **self.extra}
+
 
 class Forbidden(MatrixError):
     status = 403
@@ -119,6 +123,19 @@ class UnknownToken(MatrixError):
 class Unauthorized(MatrixError):
     status = 401
     errcode = "M_UNAUTHORIZED"
+
+
+class UiaRequired(MatrixError):
+    """The request must be authenticated by the user. `extra` is the whole body: flows, params, session, completed;
+    errcode and error only when an attempt failed.
+
+    Spec: client-server API, "User-Interactive Authentication API".
+    """
+
+    status = 401
+
+    def body(self) -> dict[str, object]:
+        return dict(self.extra)
 
 
 class NotFound(MatrixError):

@@ -6,7 +6,7 @@ from ranvier.http.health import Health
 from ranvier.http.landing import Landing
 from ranvier.http.metrics import MetricsEndpoint
 from ranvier.http.well_known import WellKnown
-from ranvier.store.database import ReadTxn
+from ranvier.store.probe import probe
 
 # A version stands here when every operation of it works (docs/endpoints.md).
 VERSIONS = ("v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12")
@@ -15,19 +15,15 @@ VERSIONS = ("v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.
 def compose_public(foundation: Foundation) -> Composed:
     config, db = foundation.ports.config, foundation.ports.db
 
-    async def probe() -> None:
-        await db.read(_ask)
+    async def answer() -> None:
+        await db.read(probe)
 
     return Composed(
         endpoints=[
-            Health(probe),
+            Health(answer),
             Landing(config.name, registration_is_open=config.registration.mode == "open"),
             MetricsEndpoint(foundation.ports.registry),
             Versions(VERSIONS, {}),
             WellKnown(config.name, config.public_base_url),
         ]
     )
-
-
-def _ask(txn: ReadTxn) -> None:
-    txn.value("SELECT 1")
