@@ -4,11 +4,11 @@
         room = await db.read(rooms.find_room, room_id)
         nid = await db.write(events.insert_event, row)
 
-A function may run twice (PostgreSQL asks for a retry), so it has no effects but those on the database; what has
-to happen after the commit is returned, or told with `txn.hint(…)`.
+A function may run twice (PostgreSQL asks for a retry), so it has no effects but those on the database; what
+has to happen after the commit is returned, or told with `txn.hint(…)`.
 
-SQL text is the same for both engines. Parameters are named, `:room_nid`; a list is written `IN (:event_nids[])`
-and passed as a list. Only `dialect` knows how an engine spells them.
+SQL text is the same for both engines. Parameters are named, `:room_nid`; a list is written
+`IN (:event_nids[])` and passed as a list. Only `dialect` knows how an engine spells them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,13 +17,15 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
+from ranvier.core.errors import ServerFault
+
 Row = tuple[Any, ...]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class StoreFault(Exception):
+class StoreFault(ServerFault):
     """The database could not do its work: our fault, not a caller's."""
 
 
@@ -31,8 +33,12 @@ class Conflict(StoreFault):
     """What a write was built on has changed meanwhile. The caller builds it anew."""
 
 
+class Integrity(StoreFault):
+    """A constraint of the schema says no. What may be there already is written with ON CONFLICT instead."""
+
+
 class Unavailable(StoreFault):
-    """The database cannot be reached or is shut down. Trying later may help."""
+    """The database cannot be reached, is full, is overloaded or is shut down. Trying later may help."""
 
 
 class Kind(Enum):
@@ -40,9 +46,13 @@ class Kind(Enum):
 
     ROOM = "room"  # key: room_nid. Events, receipts, typing: whoever is in the room
     USER = "user"  # key: user_nid. Account data, to-device messages, memberships, devices: that user alone
+    SESSION = (
+        "session"  # key: user_nid. The user's tokens or the standing of the account: who may ask as whom
+    )
     DEVICE_LIST = "device_list"  # key: user_nid. The user's keys or devices: whoever shares a room
     SERVER = "server"  # key: server_nid. Something waits to be sent to that server
     JOB = "job"  # key: 0. Background work was queued
+    GAP = "gap"  # key: 0. Other hints were lost: anything up to this position may have changed
 
 
 class Hint(msgspec.Struct, frozen=True, array_like=True):
@@ -102,6 +112,8 @@ class Database(Protocol):
     async def write(self, fn: Callable[Concatenate[WriteTxn, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `fn(txn, …)` and commit. When this returns, the change survives SIGKILL.
 
+        Writes of one process take effect in the order of these calls: each sees those before it. The write is
+        queued before the first suspension, so who does not await between deciding and calling holds a lock.
         A cancelled caller does not undo it: the outcome is decided by the database alone.
         Raises what `fn` raises (then nothing of it is kept), or StoreFault.
         """

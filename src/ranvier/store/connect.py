@@ -1,0 +1,96 @@
+"""From a URL to an open database whose schema is that of this program.
+
+sqlite:data/ranvier.db                a file, relative to where the process runs
+sqlite:/var/lib/ranvier/ranvier.db    a file
+postgresql://user@host/name?…         whatever libpq understands
+"""
+
+import asyncio
+import contextlib
+import secrets
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import psycopg
+
+from ranvier.store import migrate, postgres, sqlite
+from ranvier.store.database import Database
+from ranvier.store.dialect import Engine
+from ranvier.store.listen import Listener
+from ranvier.store.positions import Settlement
+from ranvier.store.threads import Mailbox, News, Newsroom, ThreadedDatabase
+
+SQLITE_READERS: Final = 4
+POSTGRES_READERS: Final = 8
+
+
+class BadDatabaseUrl(ValueError):
+    """Not the URL of a database that this program can use."""
+
+
+def parse_url(url: str) -> tuple[Engine, str]:
+    """The engine, and its own form of the address: a path, or what libpq takes.
+
+    Raises: BadDatabaseUrl
+    """
+    scheme, colon, rest = url.partition(":")
+    if colon and scheme in ("postgres", "postgresql") and rest.startswith("//"):
+        return Engine.POSTGRES, url
+    if colon and scheme == "sqlite":
+        path = "/" + rest.lstrip("/") if rest.startswith("//") else rest
+        if path.strip("/") and "\0" not in path and path != ":memory:":
+            return Engine.SQLITE, path
+    # The rest may hold a password.
+    raise BadDatabaseUrl(f"a database is sqlite:PATH or postgresql://…, not {scheme}:…")
+
+
+async def open_database(url: str) -> Database:
+    """Open the database, bring its schema up to date, and start its threads. Called on the loop that uses it.
+
+    Raises: BadDatabaseUrl; Unavailable; SchemaTooNew; StoreFault when a migration fails
+    """
+    engine, address = parse_url(url)
+    loop = asyncio.get_running_loop()
+    if engine is Engine.SQLITE:
+        path = Path(address)
+        writer, readers = await loop.run_in_executor(None, _open_sqlite, path)
+        return ThreadedDatabase(writer, readers, Newsroom(writer.position), Mailbox(loop))
+    settlement = Settlement()
+    newsroom = Newsroom(0)
+    mailbox = Mailbox(loop)
+
+    def tell(news: News) -> None:
+        mailbox.post(partial(newsroom.tell, news))
+
+    pg_writer, pg_readers = await loop.run_in_executor(None, _open_postgres, address, settlement, tell)
+    newsroom.tell(News(settlement.settled))
+    return ThreadedDatabase(pg_writer, pg_readers, newsroom, mailbox)
+
+
+def _open_sqlite(path: Path) -> tuple[sqlite.SqliteWriter, list[sqlite.SqliteReader]]:
+    with contextlib.closing(sqlite.connect(path, writes=True)) as conn:
+        try:
+            migrate.migrate_sqlite(conn)
+        except sqlite3.Error as error:
+            raise sqlite.fault(error) from error
+    return sqlite.SqliteWriter(path), [sqlite.SqliteReader(path) for _ in range(SQLITE_READERS)]
+
+
+def _open_postgres(
+    url: str, settlement: Settlement, tell: Callable[[News], None]
+) -> tuple[postgres.PostgresWriter, list[postgres.PostgresReader]]:
+    with contextlib.closing(postgres.connect(url)) as conn:
+        try:
+            migrate.migrate_postgres(conn)
+        except psycopg.Error as error:
+            raise postgres.fault(error) from error
+    name = secrets.token_hex(8)
+    with contextlib.ExitStack() as undo:
+        listener = Listener(url, settlement, name, tell)
+        undo.callback(listener.close)
+        writer = postgres.PostgresWriter(url, settlement, name, listener)
+        undo.pop_all()
+    return writer, [postgres.PostgresReader(url, settlement) for _ in range(POSTGRES_READERS)]

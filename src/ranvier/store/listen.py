@@ -1,0 +1,102 @@
+"""Hears on PostgreSQL what other processes commit, and watches until held-up positions are settled."""
+
+import contextlib
+import logging
+import select
+import socket
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import psycopg
+
+from ranvier.store.database import Hint, Kind, Unavailable
+from ranvier.store.positions import OBSERVE, Settlement
+from ranvier.store.postgres import CHANNEL, Link, decode_payload, news
+from ranvier.store.threads import News
+
+log = logging.getLogger(__name__)
+
+RECHECK_S: Final = 0.005
+"""While a position waits for an open transaction."""
+
+IDLE_S: Final = 1.0
+"""Without notifications, until the sequence is looked at: a commit without a hint moves positions too."""
+
+_LISTEN: Final = f"LISTEN {CHANNEL}".encode()
+
+
+class Listener:
+    """One thread and one connection. `tell` is called on that thread."""
+
+    def __init__(self, url: str, settlement: Settlement, name: str, tell: Callable[[News], None]) -> None:
+        self._link = Link(url)
+        self._link.run(_LISTEN)
+        self._settlement = settlement
+        self._name = name
+        self._tell = tell
+        self._woken, self._wake = socket.socketpair()
+        self._woken.setblocking(False)
+        self._wake.setblocking(False)
+        self._closing = False
+        self._thread = threading.Thread(target=self._loop, name="store-listener", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look again now: something waits to be settled. From any thread; never blocks."""
+        # A full buffer means that it is awake, or about to be.
+        with contextlib.suppress(BlockingIOError):
+            self._wake.send(b"\0")
+
+    def close(self) -> None:
+        self._closing = True
+        self.wake()
+        self._thread.join()
+        self._link.conn.close()
+        self._woken.close()
+        self._wake.close()
+
+    def _loop(self) -> None:
+        while not self._closing:
+            try:
+                if self._link.is_lost:
+                    self._link.renew()
+                    self._link.run(_LISTEN)
+                    self._tell_gap()
+                self._listen_once()
+            except (psycopg.Error, Unavailable) as error:
+                log.warning("not listening to other processes: %s", error)
+                self._pause(IDLE_S)
+
+    def _listen_once(self) -> None:
+        conn = self._link.conn
+        heard = list(conn.notifies(timeout=0))
+        if not heard:
+            waiting = self._settlement.is_waiting
+            if not self._pause(RECHECK_S if waiting else IDLE_S, conn.fileno()) and not waiting:
+                self._look()
+            heard = list(conn.notifies(timeout=0))
+        for notification in heard:
+            name, hints = decode_payload(notification.payload)
+            if name != self._name:
+                self._settlement.hold(hints)
+        if self._settlement.is_waiting:
+            self._tell(news(self._settlement, self._link.observe(OBSERVE)))
+
+    def _look(self) -> None:
+        """After silence: observe if positions were taken since, which costs a transaction id."""
+        row = self._link.control.execute("SELECT last_value FROM positions").fetchone()
+        if row is not None and row[0] > self._settlement.settled:
+            self._tell(news(self._settlement, self._link.observe(OBSERVE)))
+
+    def _tell_gap(self) -> None:
+        seen = self._link.observe(OBSERVE)
+        self._settlement.hold([Hint(Kind.GAP, 0, seen.last)])
+        self._tell(news(self._settlement, seen))
+
+    def _pause(self, seconds: float, *others: int) -> bool:
+        """Wait until something can be read, or `close`; whether that was before the time was over."""
+        ready, _, _ = select.select([self._woken.fileno(), *others], [], [], seconds)
+        if self._woken.fileno() in ready:
+            self._woken.recv(4_096)
+        return bool(ready)

@@ -1,0 +1,144 @@
+"""Brings a database to the schema of this program, one numbered file after the other.
+
+    schema/0007_name.sql                both engines, in the words of `dialect`
+    schema/0007_name.sqlite.sql         one engine only, together with …
+    schema/0007_name.postgres.sql       … the other one
+
+A file that was released is never edited; a change is a new file. Each file is applied in one transaction
+together with the row that records it. Two processes that start at once take turns.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import Final
+
+import msgspec
+import psycopg
+
+from ranvier.store.database import StoreFault
+from ranvier.store.dialect import Engine, schema
+
+ADVISORY_LOCK: Final = 0x72616E76_69657200
+"""PostgreSQL: held by the process that migrates ("ranvier" in ASCII)."""
+
+_APPLIED: Final = "SELECT number, name FROM migrations ORDER BY number"
+_TABLE: Final = "CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, name TEXT NOT NULL)"
+
+
+class SchemaTooNew(StoreFault):
+    """The database was written by a later version of this program, which alone understands it."""
+
+
+class Migration(msgspec.Struct, frozen=True):
+    number: int
+    name: str
+    sql: str
+
+
+def list_migrations(engine: Engine, folder: Traversable | None = None) -> list[Migration]:
+    """Every migration of this program for one engine, by number.
+
+    Raises: ValueError when a file name is malformed, or a number is used twice.
+    """
+    found: dict[int, Migration] = {}
+    for file in (folder or resources.files("ranvier.store") / "schema").iterdir():
+        if not file.name.endswith(".sql"):
+            continue
+        number, _, rest = file.name.removesuffix(".sql").partition("_")
+        name, _, only = rest.partition(".")
+        if not (
+            number.isdecimal() and len(number) == 4 and name and only in ("", *(e.value for e in Engine))
+        ):
+            raise ValueError(f"not the name of a migration: {file.name}")
+        if only in ("", engine.value):
+            if int(number) in found:
+                raise ValueError(f"two migrations have the number {number}")
+            found[int(number)] = Migration(int(number), name, schema(file.read_text("utf-8"), engine))
+    return [found[number] for number in sorted(found)]
+
+
+def migrate_sqlite(
+    conn: sqlite3.Connection, migrations: Sequence[Migration] | None = None
+) -> list[Migration]:
+    """Apply what is missing; returns it. `conn` is in autocommit mode.
+
+    Raises: SchemaTooNew; sqlite3.Error when a migration fails (nothing of that one remains).
+    """
+    known = list_migrations(Engine.SQLITE) if migrations is None else migrations
+    conn.execute(_TABLE)
+    applied: list[Migration] = []
+    for migration in _missing(conn.execute(_APPLIED).fetchall(), known):
+        # The write lock is the lock: whoever comes second finds the row that the first one wrote.
+        conn.execute("BEGIN IMMEDIATE")
+        try:
+            if migration in _missing(conn.execute(_APPLIED).fetchall(), known):
+                for statement in _statements(migration.sql):
+                    conn.execute(statement)
+                conn.execute("INSERT INTO migrations VALUES (?, ?)", (migration.number, migration.name))
+                applied.append(migration)
+            conn.execute("COMMIT")
+        except BaseException:
+            if conn.in_transaction:
+                conn.execute("ROLLBACK")
+            raise
+    return applied
+
+
+def migrate_postgres(
+    conn: psycopg.Connection, migrations: Sequence[Migration] | None = None
+) -> list[Migration]:
+    """Apply what is missing; returns it. `conn` is in autocommit mode.
+
+    Raises: SchemaTooNew; psycopg.Error when a migration fails (nothing of that one remains).
+    """
+    known = list_migrations(Engine.POSTGRES) if migrations is None else migrations
+    cursor = psycopg.RawCursor(conn)
+    cursor.execute("SELECT pg_advisory_lock($1)", (ADVISORY_LOCK,))
+    try:
+        cursor.execute(_TABLE)
+        missing = _missing(cursor.execute(_APPLIED).fetchall(), known)
+        for migration in missing:
+            with conn.transaction():
+                cursor.execute(migration.sql.encode())
+                cursor.execute("INSERT INTO migrations VALUES ($1, $2)", (migration.number, migration.name))
+        return missing
+    finally:
+        if not conn.closed:
+            cursor.execute("SELECT pg_advisory_unlock($1)", (ADVISORY_LOCK,))
+
+
+def check_known(rows: Sequence[tuple[int, str]], known: Sequence[Migration]) -> None:
+    """Raises SchemaTooNew when a database's rows name a migration that is not among `known`."""
+    names = {migration.number: migration.name for migration in known}
+    for number, name in rows:
+        if names.get(number) != name:
+            raise SchemaTooNew(
+                f"the database has migration {number:04} ({name}), which this version does not know; "
+                "start the version that made it, or a later one"
+            )
+
+
+def _missing(rows: Sequence[tuple[int, str]], known: Sequence[Migration]) -> list[Migration]:
+    check_known(rows, known)
+    applied = {number for number, _ in rows}
+    return [migration for migration in known if migration.number not in applied]
+
+
+def _statements(sql: str) -> list[str]:
+    """Cut a file where statements end. (`executescript` would commit first.)"""
+    statements: list[str] = []
+    current = ""
+    for line in sql.splitlines(keepends=True):
+        current += line
+        if sqlite3.complete_statement(current):
+            statements.append(current)
+            current = ""
+    if _has_code(current):
+        raise ValueError(f"a statement without its semicolon: {current.strip()[:80]!r}")
+    return statements
+
+
+def _has_code(sql: str) -> bool:
+    return any(line.strip() and not line.strip().startswith("--") for line in sql.splitlines())

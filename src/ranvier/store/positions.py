@@ -1,0 +1,97 @@
+"""Which positions are settled on PostgreSQL, where several processes commit out of order.
+
+A reader that follows changes remembers how far it has read. If it reads up to position 7 while the
+transaction that took 6 is still open, it never sees 6. So readers stop at a *settled* position: one such that
+every transaction that took a position up to it has ended.
+
+**Rules.** A writing transaction is given its transaction id (`pg_current_xact_id()`) before its first
+`nextval`, and positions do not outlive the transaction that took them. The sequence has CACHE 1. An
+observation is, in this order: L, the sequence's last value; X, a new transaction id of the observer's own.
+
+**Claim.** Once `pg_snapshot_xmin` of any later snapshot is at least X, L is settled.
+
+1. Let T be a transaction that took a position p <= L. Numbers of the sequence are handed out in order, so T's
+   `nextval` came before the observer read L.
+2. T had its id before that `nextval`, the observer got X after reading L, and ids are handed out in ascending
+   order. So T's id is less than X.
+3. xmin is a number below which every transaction has ended. With xmin >= X > T's id, T has ended.
+4. A transaction that takes a position after L was read gets one greater than L, so nothing up to L is to
+   come.
+
+A snapshot taken after that (as each reading transaction's is) sees all of it.
+
+X has to be an id of the observer's own. `pg_snapshot_xmax` will not do: it is one past the newest *ended*
+transaction, so an open one may well have a greater id, and xmin >= xmax holds while that one is open.
+
+The price: a transaction that writes to any database of the cluster holds positions back while it is open.
+"""
+
+import threading
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from ranvier.store.database import Hint
+
+OBSERVE: Final = b"""
+SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM positions;
+SELECT pg_current_xact_id()::text::bigint;
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+"""
+"""Three statements, not one: their order is what the claim rests on, and each has a snapshot of its own."""
+
+MAX_OBSERVATIONS: Final = 64
+"""Kept while they are not settled. Further ones replace the newest, which costs latency only."""
+
+MAX_HINTS: Final = 10_000
+"""Kept while they are not settled. Beyond that they are dropped, and a gap is told."""
+
+
+class Observation(msgspec.Struct, frozen=True):
+    last: int  # the sequence's last value
+    xid: int  # an id given out after that
+    xmin: int  # of a snapshot after that
+
+
+class Settlement:
+    """The newest settled position, and the hints that wait for one. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pending: list[Observation] = []
+        self._hints: list[Hint] = []
+        self._overflowed = False
+        self.settled = 0
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether another observation would help somebody."""
+        return bool(self._pending or self._hints or self._overflowed)
+
+    def hold(self, hints: Iterable[Hint]) -> None:
+        """Keep hints until their positions are settled. They are of transactions that have ended."""
+        with self._lock:
+            self._hints.extend(hints)
+            if len(self._hints) > MAX_HINTS:
+                self._hints.clear()
+                self._overflowed = True
+
+    def observe(self, seen: Observation) -> tuple[int, list[Hint], bool]:
+        """Take an observation into account.
+
+        Returns: the newest settled position, the hints that it releases, and whether some were lost.
+        """
+        with self._lock:
+            if len(self._pending) == MAX_OBSERVATIONS:
+                self._pending.pop()
+            self._pending.append(seen)
+            settled = max((past.last for past in self._pending if past.xid <= seen.xmin), default=0)
+            self.settled = max(self.settled, settled)
+            self._pending = [past for past in self._pending if past.last > self.settled]
+            ready = [hint for hint in self._hints if hint.position <= self.settled]
+            self._hints = [hint for hint in self._hints if hint.position > self.settled]
+            lost = self._overflowed and not self._pending
+            if lost:
+                self._overflowed = False
+            return self.settled, ready, lost

@@ -1,0 +1,120 @@
+"""The graphs among events, as far as they are not read from the events themselves.
+
+Tables: auth_edges (state events only: only they are walked), gaps. Written by `append` alone.
+Growth: about four rows a state event; one row for each cited event that is missing.
+Index -> query: (event, auth) -> auth events; auth -> who cites it; gaps by missing event -> it has come;
+gaps by (room, order) -> where backfill is needed.
+
+prev_events need no table: forward extremities are part of the room's head, and whoever walks back reads the
+JSON.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from ranvier.core.identifiers import EventID
+from ranvier.store.database import ReadTxn, WriteTxn
+from ranvier.store.tables.batches import in_batches
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """Events are missing right below an event of the timeline."""
+
+    missing_event_id: EventID
+    event_nid: int  # who cites it
+    room_order: int  # of the citing event
+
+
+_INSERT_AUTH: Final = """
+    INSERT INTO auth_edges (event_nid, auth_nid) VALUES (:event_nid, :auth_nid)
+    ON CONFLICT (event_nid, auth_nid) DO NOTHING
+"""
+_AUTH_OF: Final = "SELECT event_nid, auth_nid FROM auth_edges WHERE event_nid IN (:nids[])"
+_CITING: Final = "SELECT auth_nid, event_nid FROM auth_edges WHERE auth_nid IN (:nids[])"
+_INSERT_GAP: Final = """
+    INSERT INTO gaps (missing_event_id, event_nid, room_nid, room_order)
+    VALUES (:missing_event_id, :event_nid, :room_nid, :room_order)
+    ON CONFLICT (missing_event_id, event_nid) DO NOTHING
+"""
+_CITED: Final = "SELECT DISTINCT missing_event_id FROM gaps WHERE missing_event_id IN (:event_ids[])"
+_CLOSE: Final = "DELETE FROM gaps WHERE missing_event_id IN (:event_ids[])"
+_GAPS_BELOW: Final = """
+    SELECT missing_event_id, event_nid, room_order FROM gaps
+    WHERE room_nid = :room_nid AND room_order <= :upto ORDER BY room_order DESC LIMIT :limit
+"""
+_GAPS_BETWEEN: Final = """
+    SELECT missing_event_id, event_nid, room_order FROM gaps
+    WHERE room_nid = :room_nid AND room_order > :after AND room_order <= :upto
+    ORDER BY room_order DESC LIMIT :limit
+"""
+_HAS_GAPS: Final = "SELECT 1 FROM gaps WHERE room_nid = :room_nid LIMIT 1"
+
+
+def insert_auth_edges(txn: WriteTxn, edges: Iterable[tuple[int, int]]) -> None:
+    """(state event, one of its auth events), by number. Called by `append` alone."""
+    rows = [{"event_nid": event_nid, "auth_nid": auth_nid} for event_nid, auth_nid in edges]
+    if rows:
+        txn.execute_many(_INSERT_AUTH, rows)
+
+
+def list_auth_nids(txn: ReadTxn, event_nids: Collection[int]) -> dict[int, list[int]]:
+    """The auth events of state events, by number; an event without any is left out."""
+    return _group(txn, _AUTH_OF, list(event_nids))
+
+
+def list_citing_nids(txn: ReadTxn, auth_nids: Collection[int]) -> dict[int, list[int]]:
+    """The state events that cite these as auth events, by number; one that none cites is left out."""
+    return _group(txn, _CITING, list(auth_nids))
+
+
+def insert_gaps(txn: WriteTxn, room_nid: int, gaps: Iterable[Gap]) -> None:
+    """Note cited events that are not here. Called by `append` alone."""
+    rows = [
+        {
+            "missing_event_id": gap.missing_event_id,
+            "event_nid": gap.event_nid,
+            "room_nid": room_nid,
+            "room_order": gap.room_order,
+        }
+        for gap in gaps
+    ]
+    if rows:
+        txn.execute_many(_INSERT_GAP, rows)
+
+
+def close_gaps(txn: WriteTxn, event_ids: Sequence[EventID]) -> set[EventID]:
+    """These events have come. Returns those that an event of the timeline cites. Called by `append` alone."""
+    cited: set[EventID] = set()
+    for batch in in_batches(event_ids):
+        cited.update(row[0] for row in txn.all(_CITED, event_ids=batch))
+    for batch in in_batches(list(cited)):
+        txn.execute(_CLOSE, event_ids=batch)
+    return cited
+
+
+def list_gaps_below(txn: ReadTxn, room_nid: int, upto: int, limit: int) -> list[Gap]:
+    """The gaps next below a point of the timeline, the newest first: what to backfill when paging
+    backwards."""
+    return [Gap(*row) for row in txn.all(_GAPS_BELOW, room_nid=room_nid, upto=upto, limit=limit)]
+
+
+def list_gaps_between(txn: ReadTxn, room_nid: int, after: int, upto: int, limit: int) -> list[Gap]:
+    """The gaps under events in a stretch of the timeline, the newest first."""
+    return [
+        Gap(*row) for row in txn.all(_GAPS_BETWEEN, room_nid=room_nid, after=after, upto=upto, limit=limit)
+    ]
+
+
+def has_gaps(txn: ReadTxn, room_nid: int) -> bool:
+    """Whether anything of the room's history is known to be missing."""
+    return txn.value(_HAS_GAPS, room_nid=room_nid) is not None
+
+
+def _group(txn: ReadTxn, sql: str, nids: list[int]) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for batch in in_batches(nids):
+        for nid, other in txn.all(sql, nids=batch):
+            found.setdefault(nid, []).append(other)
+    return found

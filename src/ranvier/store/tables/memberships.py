@@ -1,0 +1,367 @@
+"""Who is what in which room.
+
+Tables: memberships, membership_changes, room_servers. Written by `append` alone, except for is_forgotten.
+Growth: one row for each user of a room; one for each change of a local user's membership; one a server of a
+room.
+Index -> query: (room, user) -> one user; (user, membership) -> rooms of a user; (room, membership, event) ->
+members of a room; the partial one -> its local members; membership_changes -> what changed for a user since
+a position.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import Final
+
+import msgspec
+
+from ranvier.core.identifiers import ServerName, UserID, server_of
+from ranvier.store.database import Kind, ReadTxn, WriteTxn
+from ranvier.store.tables.batches import in_batches
+from ranvier.store.tables.interned import Interner, intern_servers, intern_users
+
+JOIN: Final = "join"
+INVITE: Final = "invite"
+KNOCK: Final = "knock"
+LEAVE: Final = "leave"
+BAN: Final = "ban"
+MEMBERSHIPS: Final = frozenset((JOIN, INVITE, KNOCK, LEAVE, BAN))
+
+
+class Membership(msgspec.Struct, frozen=True):
+    """What a user is in a room."""
+
+    room_nid: int
+    user_nid: int
+    membership: str
+    event_nid: int
+    position: int  # when it became so here
+    is_forgotten: bool
+
+
+class MembershipChange(msgspec.Struct, frozen=True):
+    """A local user's membership changed."""
+
+    room_nid: int
+    position: int
+    event_nid: int
+    membership: str
+    previous: str
+
+
+class MembershipUpdate(msgspec.Struct, frozen=True):
+    """What a user's membership is from a position on, and by which event."""
+
+    membership: str
+    event_nid: int | None  # None: the state does not say any more
+    position: int
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """What changed in a room's counts, and the names that were used."""
+
+    joined_delta: int
+    invited_delta: int
+    users: Mapping[UserID, int]
+    servers: Mapping[ServerName, int]
+
+
+NOTHING_APPLIED: Final = Applied(0, 0, {}, {})
+
+
+class _MemberContent(msgspec.Struct):
+    membership: object = None
+
+
+class _MemberEvent(msgspec.Struct):
+    content: _MemberContent
+
+
+_COLUMNS: Final = "room_nid, user_nid, membership, event_nid, position, is_forgotten"
+_JSON: Final = "SELECT event_nid, json FROM events WHERE event_nid IN (:nids[])"
+_OLD: Final = """
+    SELECT user_nid, membership, event_nid, position, is_forgotten FROM memberships
+    WHERE room_nid = :room_nid AND user_nid IN (:user_nids[])
+"""
+_UPSERT: Final = """
+    INSERT INTO memberships (room_nid, user_nid, membership, event_nid, position, is_local, is_forgotten)
+    VALUES (:room_nid, :user_nid, :membership, :event_nid, :position, :is_local, :is_forgotten)
+    ON CONFLICT (room_nid, user_nid) DO UPDATE SET membership = excluded.membership,
+        event_nid = excluded.event_nid, position = excluded.position, is_forgotten = excluded.is_forgotten
+"""
+_INSERT_CHANGE: Final = """
+    INSERT INTO membership_changes (user_nid, position, room_nid, event_nid, membership, previous)
+    VALUES (:user_nid, :position, :room_nid, :event_nid, :membership, :previous)
+    ON CONFLICT (user_nid, position, room_nid) DO NOTHING
+"""
+_ADD_SERVER: Final = """
+    INSERT INTO room_servers (room_nid, server_nid, joined_count) VALUES (:room_nid, :server_nid, :delta)
+    ON CONFLICT (room_nid, server_nid) DO UPDATE
+        SET joined_count = room_servers.joined_count + excluded.joined_count
+"""
+_DROP_SERVERS: Final = """
+    DELETE FROM room_servers WHERE room_nid = :room_nid AND server_nid IN (:nids[]) AND joined_count <= 0
+"""
+_ONE: Final = f"SELECT {_COLUMNS} FROM memberships WHERE room_nid = :room_nid AND user_nid = :user_nid"  # noqa: S608
+_SOME: Final = f"SELECT {_COLUMNS} FROM memberships WHERE room_nid = :room_nid AND user_nid IN (:user_nids[])"  # noqa: S608
+_ROOMS: Final = (
+    f"SELECT {_COLUMNS} FROM memberships WHERE user_nid = :user_nid AND membership IN (:memberships[])"  # noqa: S608
+)
+_MEMBERS: Final = """
+    SELECT user_nid, event_nid FROM memberships
+    WHERE room_nid = :room_nid AND membership = :membership ORDER BY event_nid LIMIT :limit
+"""
+_ALL_MEMBERS: Final = f"SELECT {_COLUMNS} FROM memberships WHERE room_nid = :room_nid"  # noqa: S608
+_LOCAL: Final = """
+    SELECT user_nid FROM memberships
+    WHERE room_nid = :room_nid AND membership IN (:memberships[]) AND is_local = 1
+"""
+_CHANGES: Final = """
+    SELECT room_nid, position, event_nid, membership, previous FROM membership_changes
+    WHERE user_nid = :user_nid AND position > :after AND position <= :upto ORDER BY position
+"""
+_ROOM_CHANGES: Final = """
+    SELECT room_nid, position, event_nid, membership, previous FROM membership_changes
+    WHERE user_nid = :user_nid AND room_nid = :room_nid ORDER BY position
+"""
+_STRIPPED: Final = "SELECT event_nid, json FROM stripped_states WHERE event_nid IN (:nids[])"
+_FORGET: Final = """
+    UPDATE memberships SET is_forgotten = 1
+    WHERE room_nid = :room_nid AND user_nid = :user_nid AND membership IN ('leave', 'ban')
+"""
+_SERVERS: Final = """
+    SELECT server_nid, joined_count FROM room_servers WHERE room_nid = :room_nid
+    ORDER BY joined_count DESC, server_nid
+"""
+_ROOMS_OF_SERVER: Final = """
+    SELECT rs.room_nid FROM room_servers rs JOIN rooms r ON r.room_nid = rs.room_nid
+    WHERE rs.server_nid = :server_nid AND r.newest_local_position > :after
+"""
+_IN_ROOM: Final = (
+    "SELECT 1 FROM room_servers WHERE room_nid = :room_nid AND server_nid = :server_nid AND joined_count > 0"
+)
+_SHARED_ROOMS: Final = """
+    SELECT a.room_nid FROM memberships a JOIN memberships b ON b.room_nid = a.room_nid
+    WHERE a.user_nid = :user_nid AND a.membership = 'join' AND b.user_nid = :other_nid AND b.membership =
+    'join'
+    LIMIT :limit
+"""
+_SHARING_AMONG: Final = """
+    SELECT DISTINCT b.user_nid FROM memberships b JOIN memberships a ON a.room_nid = b.room_nid
+    WHERE b.user_nid IN (:among[]) AND b.membership = 'join' AND a.user_nid = :user_nid AND a.membership =
+    'join'
+"""
+_SHARING_LOCAL: Final = """
+    SELECT DISTINCT b.user_nid FROM memberships a JOIN memberships b ON b.room_nid = a.room_nid
+    WHERE a.user_nid = :user_nid AND a.membership = 'join' AND b.membership = 'join' AND b.is_local = 1
+"""
+_SHARING_SERVERS: Final = """
+    SELECT DISTINCT rs.server_nid FROM memberships a JOIN room_servers rs ON rs.room_nid = a.room_nid
+    WHERE a.user_nid = :user_nid AND a.membership = 'join'
+"""
+
+
+def apply_memberships(
+    txn: WriteTxn, interner: Interner, room_nid: int, updates: Mapping[UserID, MembershipUpdate]
+) -> Applied:
+    """Write what users are in the room from now on. Called by `append` alone.
+
+    Effects: memberships, membership_changes and a USER hint for local users, room_servers.
+    Cost: 3 statements for each 4,096 users, and one for servers that joined or left.
+    """
+    users = intern_users(txn, interner, updates.keys())
+    old = _old_memberships(txn, room_nid, list(users.values()))
+    rows: list[dict[str, object]] = []
+    changes: list[dict[str, object]] = []
+    counts: Counter[str] = Counter()
+    joined_by_server: Counter[ServerName] = Counter()
+    for user_id, update in updates.items():
+        user_nid, server = users[user_id], server_of(user_id)
+        is_local = server == interner.own_server
+        if update.event_nid is None and user_nid not in old:
+            continue
+        previous, event_nid, position, is_forgotten = old.get(user_nid, (LEAVE, 0, update.position, 0))
+        new = update.membership
+        # A second invite or knock is news to the client; a join after a join is only a new profile.
+        is_news = new != previous or new in (INVITE, KNOCK)
+        row: dict[str, object] = {
+            "room_nid": room_nid,
+            "user_nid": user_nid,
+            "membership": new,
+            "event_nid": event_nid if update.event_nid is None else update.event_nid,
+            "position": update.position if is_news else position,
+            "is_local": int(is_local),
+            "is_forgotten": is_forgotten if new in (LEAVE, BAN) else 0,
+        }
+        rows.append(row)
+        counts[new] += 1
+        counts[previous] -= 1
+        joined_by_server[server] += (new == JOIN) - (previous == JOIN)
+        if is_local and (is_news or user_nid not in old):
+            changes.append({**row, "previous": previous})
+            txn.hint(Kind.USER, user_nid)
+    txn.execute_many(_UPSERT, rows)
+    if changes:
+        keys = ("user_nid", "position", "room_nid", "event_nid", "membership", "previous")
+        txn.execute_many(_INSERT_CHANGE, [{key: change[key] for key in keys} for change in changes])
+    servers = _apply_servers(txn, interner, room_nid, joined_by_server)
+    return Applied(counts[JOIN], counts[INVITE], users, servers)
+
+
+def _old_memberships(
+    txn: ReadTxn, room_nid: int, user_nids: list[int]
+) -> dict[int, tuple[str, int, int, int]]:
+    return {
+        nid: (membership, event_nid, position, is_forgotten)
+        for batch in in_batches(user_nids)
+        for nid, membership, event_nid, position, is_forgotten in txn.all(
+            _OLD, room_nid=room_nid, user_nids=batch
+        )
+    }
+
+
+def _apply_servers(
+    txn: WriteTxn, interner: Interner, room_nid: int, joined: Mapping[ServerName, int]
+) -> dict[ServerName, int]:
+    deltas = {server: delta for server, delta in joined.items() if delta}
+    if not deltas:
+        return {}
+    servers = intern_servers(txn, interner, deltas.keys())
+    txn.execute_many(
+        _ADD_SERVER,
+        [
+            {"room_nid": room_nid, "server_nid": servers[server], "delta": delta}
+            for server, delta in deltas.items()
+        ],
+    )
+    for batch in in_batches([servers[server] for server, delta in deltas.items() if delta < 0]):
+        txn.execute(_DROP_SERVERS, room_nid=room_nid, nids=batch)
+    return servers
+
+
+def parse_membership(value: object) -> str:
+    """The membership that an event's content names; whatever is none counts as having left."""
+    return value if isinstance(value, str) and value in MEMBERSHIPS else LEAVE
+
+
+def list_stored_memberships(txn: ReadTxn, event_nids: Collection[int]) -> dict[int, str]:
+    """What stored m.room.member events say, by number."""
+    return {
+        nid: parse_membership(msgspec.json.decode(json, type=_MemberEvent).content.membership)
+        for batch in in_batches(list(event_nids))
+        for nid, json in txn.all(_JSON, nids=batch)
+    }
+
+
+def find_membership(txn: ReadTxn, room_nid: int, user_nid: int) -> Membership | None:
+    """What the user is in the room, or None if there never was anything."""
+    row = txn.first(_ONE, room_nid=room_nid, user_nid=user_nid)
+    return None if row is None else _membership_of(row)
+
+
+def list_memberships(txn: ReadTxn, room_nid: int, user_nids: Collection[int]) -> dict[int, Membership]:
+    """What these users are in the room, by user_nid."""
+    nids = list(user_nids)
+    return {
+        row[1]: _membership_of(row)
+        for batch in in_batches(nids)
+        for row in txn.all(_SOME, room_nid=room_nid, user_nids=batch)
+    }
+
+
+def list_rooms_of_user(
+    txn: ReadTxn, user_nid: int, memberships: Collection[str] = (JOIN,)
+) -> list[Membership]:
+    """The rooms in which a user is one of `memberships`, forgotten ones included, in no order."""
+    return [_membership_of(row) for row in txn.all(_ROOMS, user_nid=user_nid, memberships=list(memberships))]
+
+
+def list_members(
+    txn: ReadTxn, room_nid: int, membership: str = JOIN, limit: int = 2**31
+) -> list[tuple[int, int]]:
+    """(user_nid, event_nid) of a room's users with one membership, the longest-standing first: heroes are the
+    first few."""
+    return [
+        (user_nid, event_nid)
+        for user_nid, event_nid in txn.all(_MEMBERS, room_nid=room_nid, membership=membership, limit=limit)
+    ]
+
+
+def list_all_members(txn: ReadTxn, room_nid: int) -> list[Membership]:
+    """Everyone who is or was something in the room."""
+    return [_membership_of(row) for row in txn.all(_ALL_MEMBERS, room_nid=room_nid)]
+
+
+def list_local_members(txn: ReadTxn, room_nid: int, memberships: Collection[str] = (JOIN,)) -> list[int]:
+    """The room's users of this server with one of `memberships`. Cost follows their number, not the
+    room's."""
+    return [row[0] for row in txn.all(_LOCAL, room_nid=room_nid, memberships=list(memberships))]
+
+
+def list_membership_changes(txn: ReadTxn, user_nid: int, after: int, upto: int) -> list[MembershipChange]:
+    """How a local user's memberships changed after one position and up to another, oldest first."""
+    return [MembershipChange(*row) for row in txn.all(_CHANGES, user_nid=user_nid, after=after, upto=upto)]
+
+
+def list_room_membership_changes(txn: ReadTxn, user_nid: int, room_nid: int) -> list[MembershipChange]:
+    """All that a local user ever was in one room, oldest first."""
+    return [MembershipChange(*row) for row in txn.all(_ROOM_CHANGES, user_nid=user_nid, room_nid=room_nid)]
+
+
+def list_stripped_states(txn: ReadTxn, event_nids: Collection[int]) -> dict[int, bytes]:
+    """What came with invites to, or was answered to knocks on, rooms that this server is not in: by the
+    number of the membership's event, a JSON array."""
+    return {
+        nid: json for batch in in_batches(list(event_nids)) for nid, json in txn.all(_STRIPPED, nids=batch)
+    }
+
+
+def forget_room(txn: WriteTxn, room_nid: int, user_nid: int) -> bool:
+    """Hide the room from the user for good; False, and nothing done, if the user has not left it."""
+    done = txn.execute(_FORGET, room_nid=room_nid, user_nid=user_nid) > 0
+    if done:
+        txn.hint(Kind.USER, user_nid)
+    return done
+
+
+def list_servers_in_room(txn: ReadTxn, room_nid: int) -> list[tuple[int, int]]:
+    """(server_nid, how many of its users are joined), the largest first."""
+    return [(nid, count) for nid, count in txn.all(_SERVERS, room_nid=room_nid)]
+
+
+def is_server_in_room(txn: ReadTxn, room_nid: int, server_nid: int) -> bool:
+    return txn.value(_IN_ROOM, room_nid=room_nid, server_nid=server_nid) is not None
+
+
+def list_rooms_to_catch_up(txn: ReadTxn, server_nid: int, after: int) -> list[int]:
+    """The rooms shared with a server that got events of ours after a position."""
+    return [row[0] for row in txn.all(_ROOMS_OF_SERVER, server_nid=server_nid, after=after)]
+
+
+def list_shared_rooms(txn: ReadTxn, user_nid: int, other_nid: int, limit: int = 2**31) -> list[int]:
+    """Rooms in which both are joined. Cost follows the number of rooms of one of them."""
+    return [row[0] for row in txn.all(_SHARED_ROOMS, user_nid=user_nid, other_nid=other_nid, limit=limit)]
+
+
+def list_sharing_among(txn: ReadTxn, user_nid: int, among: Collection[int]) -> set[int]:
+    """Those of `among` who share a joined room with the user (not the user, if no room is joined)."""
+    nids = list(among)
+    return {
+        row[0]
+        for batch in in_batches(nids)
+        for row in txn.all(_SHARING_AMONG, user_nid=user_nid, among=batch)
+    }
+
+
+def list_local_sharing(txn: ReadTxn, user_nid: int) -> set[int]:
+    """The users of this server who share a joined room with the user, the user included if local."""
+    return {row[0] for row in txn.all(_SHARING_LOCAL, user_nid=user_nid)}
+
+
+def list_servers_sharing(txn: ReadTxn, user_nid: int) -> set[int]:
+    """The servers in the rooms that the user is joined to: who is told of changes of the user's devices."""
+    return {row[0] for row in txn.all(_SHARING_SERVERS, user_nid=user_nid)}
+
+
+def _membership_of(row: tuple[int, int, str, int, int, int]) -> Membership:
+    room_nid, user_nid, membership, event_nid, position, is_forgotten = row
+    return Membership(room_nid, user_nid, membership, event_nid, position, is_forgotten == 1)

@@ -1,0 +1,270 @@
+"""The event loop's side of a database: jobs go to threads, outcomes come back.
+
+One thread writes, in the order of the calls; several read. Whatever waits when the writer becomes free is
+one group: it is committed once, and the loop hears of it once. So the cost of a commit, and of waking the
+loop, is shared by all who wait, and the more wait the cheaper each becomes.
+"""
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, Concatenate, Final, Protocol
+
+import msgspec
+
+from ranvier.store.database import Hint, P, ReadTxn, Subscriber, T, Unavailable, WriteTxn
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING: Final = 10_000
+"""Reads that wait, and writes that wait. One more is refused with Unavailable."""
+
+MAX_GROUP: Final = 256
+"""Writes that share a commit: what one failed commit can strike, and what one slow disk holds back."""
+
+IDLE_S: Final = 1.0
+"""How long nothing is written before the writer looks whether another process wrote."""
+
+
+class Job(msgspec.Struct, gc=False):
+    """A function to run on a transaction, and who waits for its outcome."""
+
+    future: asyncio.Future[Any]
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+class Outcome(msgspec.Struct, frozen=True, gc=False):
+    job: Job
+    value: Any = None
+    error: BaseException | None = None
+
+
+class News(msgspec.Struct, frozen=True):
+    """What subscribers hear: a position up to which everything is settled, and hints up to it."""
+
+    position: int
+    hints: Sequence[Hint] = ()
+
+
+class Writer(Protocol):
+    """An engine's side of writing. Called on the writing thread only."""
+
+    def commit(self, jobs: Sequence[Job]) -> tuple[list[Outcome], News | None]:
+        """Run a group in order and commit it; an outcome for each job. Raises nothing."""
+
+    def after_commit(self) -> None:
+        """Chores for which nobody should wait. Raises nothing."""
+
+    def look(self) -> News | None:
+        """What other processes did, if that is not told some other way. Raises nothing."""
+
+    def close(self) -> None: ...
+
+
+class Reader(Protocol):
+    """An engine's side of reading. Each belongs to one reading thread."""
+
+    def read(self, job: Job) -> Outcome:
+        """Run one job. Raises nothing."""
+
+    def close(self) -> None: ...
+
+
+class Mailbox:
+    """Carries calls from threads to the event loop, waking it once for however many came together."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._calls: deque[Callable[[], None]] = deque()
+        self._woken = False
+
+    def post(self, call: Callable[[], None]) -> None:
+        """From any thread. After the loop is closed nobody is left to hear it, and the call is dropped."""
+        # RACE: the call is queued before the flag is read, and the loop clears the flag before it empties the
+        # queue. So whoever finds the flag set leaves its call to a loop that has yet to look.
+        self._calls.append(call)
+        if not self._woken:
+            self._woken = True
+            try:
+                self._loop.call_soon_threadsafe(self._deliver)
+            except RuntimeError:
+                if not self._loop.is_closed():
+                    raise
+
+    def _deliver(self) -> None:
+        self._woken = False
+        while self._calls:
+            self._calls.popleft()()
+
+
+class Newsroom:
+    """The newest settled position, and whom to tell. Lives on the event loop."""
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+        self._subscribers: list[Subscriber] = []
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        self._subscribers.append(subscriber)
+
+    def tell(self, news: News) -> None:
+        self.position = max(self.position, news.position)
+        if not news.hints:
+            return
+        for subscriber in self._subscribers:
+            try:
+                subscriber(news.hints)
+            except Exception:
+                log.exception("a subscriber failed on %d hints", len(news.hints))
+
+
+class ThreadedDatabase:
+    """A `Database` on top of an engine's writer and readers. Made on the loop that it serves."""
+
+    def __init__(
+        self, writer: Writer, readers: Sequence[Reader], newsroom: Newsroom, mailbox: Mailbox
+    ) -> None:
+        self._writer = writer
+        self._newsroom = newsroom
+        self._mailbox = mailbox
+        self._loop = asyncio.get_running_loop()
+        self._reads: SimpleQueue[Job | None] = SimpleQueue()
+        self._writes: SimpleQueue[list[Job] | None] = SimpleQueue()
+        self._to_hand_over: list[Job] = []
+        self._reads_waiting = 0
+        self._writes_waiting = 0
+        self._closing: asyncio.Future[None] | None = None
+        self._threads = [
+            threading.Thread(target=self._write_loop, name="store-writer", daemon=True),
+            *(
+                threading.Thread(target=self._read_loop, args=(reader,), name="store-reader", daemon=True)
+                for reader in readers
+            ),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    async def read(self, fn: Callable[Concatenate[ReadTxn, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        self._admit(self._reads_waiting)
+        self._reads_waiting += 1
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._reads.put(Job(future, fn, args, kwargs))
+        return await future
+
+    async def write(self, fn: Callable[Concatenate[WriteTxn, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        self._admit(self._writes_waiting)
+        self._writes_waiting += 1
+        future: asyncio.Future[T] = self._loop.create_future()
+        # Those that are called in one turn of the loop go over together: fewer wakings, larger groups.
+        if not self._to_hand_over:
+            self._loop.call_soon(self._hand_over)
+        self._to_hand_over.append(Job(future, fn, args, kwargs))
+        return await future
+
+    def position(self) -> int:
+        return self._newsroom.position
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        self._newsroom.subscribe(subscriber)
+
+    async def close(self) -> None:
+        if self._closing is None:
+            self._closing = self._loop.create_future()
+            self._hand_over()
+            watcher = threading.Thread(target=self._join, args=(self._closing,), daemon=True)
+            watcher.start()
+        await asyncio.shield(self._closing)
+
+    def _join(self, closing: asyncio.Future[None]) -> None:
+        writer, *readers = self._threads
+        for _ in readers:
+            self._reads.put(None)
+        for reader in readers:
+            reader.join()
+        # The writer's connection is the last one: then SQLite tidies its log away.
+        self._writes.put(None)
+        writer.join()
+        self._mailbox.post(partial(closing.set_result, None))
+
+    def _admit(self, waiting: int) -> None:
+        if self._closing is not None:
+            raise Unavailable("the database is closed")
+        if waiting >= MAX_WAITING:
+            raise Unavailable(f"{waiting} jobs wait for the database")
+
+    def _hand_over(self) -> None:
+        if self._to_hand_over:
+            self._writes.put(self._to_hand_over)
+            self._to_hand_over = []
+
+    def _read_loop(self, reader: Reader) -> None:
+        while (job := self._reads.get()) is not None:
+            if job.future.cancelled():
+                self._mailbox.post(self._forget_read)
+            else:
+                self._mailbox.post(partial(self._read_done, reader.read(job)))
+        reader.close()
+
+    def _forget_read(self) -> None:
+        self._reads_waiting -= 1
+
+    def _read_done(self, outcome: Outcome) -> None:
+        self._reads_waiting -= 1
+        _resolve(outcome)
+
+    def _write_loop(self) -> None:
+        waiting: deque[Job] = deque()
+        open_ = True
+        while open_ or waiting:
+            try:
+                # Everything that has been handed over by now; wait only when there is nothing to do.
+                while open_ and (not waiting or not self._writes.empty()):
+                    jobs = self._writes.get(timeout=IDLE_S)
+                    if jobs is None:
+                        open_ = False
+                    else:
+                        waiting.extend(jobs)
+            except Empty:
+                if news := self._writer.look():
+                    self._mailbox.post(partial(self._newsroom.tell, news))
+                continue
+            if waiting:
+                group = [waiting.popleft() for _ in range(min(MAX_GROUP, len(waiting)))]
+                outcomes, told = self._writer.commit(group)
+                self._mailbox.post(partial(self._written, outcomes, told))
+                self._writer.after_commit()
+        self._writer.close()
+
+    def _written(self, outcomes: Sequence[Outcome], news: News | None) -> None:
+        # The position first: whoever is answered has to find what it wrote.
+        if news is not None:
+            self._newsroom.tell(news)
+        self._writes_waiting -= len(outcomes)
+        for outcome in outcomes:
+            _resolve(outcome)
+
+
+def _resolve(outcome: Outcome) -> None:
+    future = outcome.job.future
+    if outcome.error is None:
+        if not future.done():
+            future.set_result(outcome.value)
+    elif not future.done():
+        future.set_exception(outcome.error)
+    else:
+        log.warning("%s failed after its caller had gone", outcome.job.fn, exc_info=outcome.error)
+
+
+def failed(job: Job, error: BaseException) -> Outcome:
+    """An outcome with an error. A future refuses StopIteration, so that one is told as what it is: a bug."""
+    if isinstance(error, StopIteration):
+        bug = RuntimeError(f"{job.fn} raised StopIteration")
+        bug.__cause__ = error
+        return Outcome(job, error=bug)
+    return Outcome(job, error=error)
