@@ -3,6 +3,7 @@
 import asyncio
 import logging
 
+import psycopg
 import pytest
 
 from ranvier.store import sqlite, threads
@@ -19,6 +20,8 @@ from ranvier.store.database import (
     WriteTxn,
 )
 from ranvier.store.dialect import Engine
+from ranvier.store.positions import Observation
+from ranvier.store.postgres import Link
 
 
 @pytest.fixture
@@ -241,3 +244,29 @@ async def test_another_process_is_heard_of(notes: Database, open_another):
     assert {hint.kind for hint in heard} <= {Kind.ROOM, Kind.GAP}
     assert await notes.read(texts) == ["from outside"]
     assert await notes.write(note, "own") > position
+
+
+@pytest.mark.parametrize("engine", [Engine.POSTGRES], ids=["postgres"], indirect=True)
+@pytest.mark.parametrize("reached_the_server", [True, False])
+async def test_a_commit_without_an_answer_takes_effect_once(
+    notes: Database, database_url: str, monkeypatch: pytest.MonkeyPatch, reached_the_server: bool
+):
+    """The connection breaks around a COMMIT: the server knows what became of it, and the caller is told that."""
+    broken = []
+    observe = Link.observe
+
+    def break_once(link: Link, sql: bytes, skip: int = 0) -> Observation:
+        if skip == 0 or broken:
+            return observe(link, sql, skip)
+        broken.append(link)
+        if reached_the_server:
+            observe(link, sql, skip)
+        with psycopg.connect(database_url, autocommit=True) as other:
+            other.execute("SELECT pg_terminate_backend(%s, 5000)", (link.conn.info.backend_pid,))
+        return observe(link, sql, skip)
+
+    monkeypatch.setattr(Link, "observe", break_once)
+    position = await notes.write(note, "once")
+    assert broken
+    assert await notes.read(lambda txn: txn.all("SELECT id, text FROM notes")) == [(position, "once")]
+    assert await notes.write(note, "next") > position

@@ -76,7 +76,15 @@ def _open_sqlite(path: Path) -> tuple[sqlite.SqliteWriter, list[sqlite.SqliteRea
             migrate.migrate_sqlite(conn)
         except sqlite3.Error as error:
             raise sqlite.fault(error) from error
-    return sqlite.SqliteWriter(path), [sqlite.SqliteReader(path) for _ in range(SQLITE_READERS)]
+    with contextlib.ExitStack() as undo:
+        writer = sqlite.SqliteWriter(path)
+        undo.callback(writer.close)
+        readers = []
+        for _ in range(SQLITE_READERS):
+            readers.append(sqlite.SqliteReader(path))
+            undo.callback(readers[-1].close)
+        undo.pop_all()
+    return writer, readers
 
 
 def _open_postgres(

@@ -37,6 +37,10 @@ _SET: Final = """
 _FIND: Final = """
     SELECT content FROM account_data WHERE user_nid = :user_nid AND room_nid = :room_nid AND type = :type
 """
+_FIND_OF_USERS: Final = """
+    SELECT user_nid, content FROM account_data
+    WHERE user_nid IN (:user_nids[]) AND room_nid = :room_nid AND type = :type AND content IS NOT NULL
+"""
 _LIST: Final = """
     SELECT room_nid, type, content, position FROM account_data
     WHERE user_nid = :user_nid AND position <= :up_to AND content IS NOT NULL ORDER BY position
@@ -54,6 +58,7 @@ _DELETE_OF_ROOM: Final = "DELETE FROM account_data WHERE user_nid = :user_nid AN
 _UNIGNORE_ALL: Final = "DELETE FROM ignored_users WHERE user_nid = :user_nid"
 _IGNORE: Final = "INSERT INTO ignored_users (ignored_nid, user_nid) VALUES (:ignored_nid, :user_nid)"
 _IGNORING: Final = "SELECT user_nid FROM ignored_users WHERE ignored_nid = :ignored_nid"
+_IGNORED_BY: Final = "SELECT user_nid, ignored_nid FROM ignored_users WHERE user_nid IN (:user_nids[])"
 _IGNORED: Final = "SELECT ignored_nid FROM ignored_users WHERE user_nid = :user_nid"
 
 
@@ -73,6 +78,17 @@ def delete_account_data(txn: WriteTxn, user_nid: int, room_nid: int, type_: str)
 def find_account_data(txn: ReadTxn, user_nid: int, room_nid: int, type_: str) -> bytes | None:
     value: bytes | None = txn.value(_FIND, user_nid=user_nid, room_nid=room_nid, type=type_)
     return value
+
+
+def list_account_data_of_users(
+    txn: ReadTxn, user_nids: Collection[int], room_nid: int, type_: str
+) -> dict[int, bytes]:
+    """One type of several users: user_nid -> content, of those who have it."""
+    return {
+        user_nid: content
+        for batch in in_batches(list(user_nids))
+        for user_nid, content in txn.all(_FIND_OF_USERS, user_nids=batch, room_nid=room_nid, type=type_)
+    }
 
 
 def list_account_data(txn: ReadTxn, user_nid: int, up_to: int) -> list[AccountData]:
@@ -119,6 +135,15 @@ def list_ignoring(txn: ReadTxn, sender_nid: int) -> set[int]:
 
 def list_ignored(txn: ReadTxn, user_nid: int) -> set[int]:
     return {ignored_nid for (ignored_nid,) in txn.all(_IGNORED, user_nid=user_nid)}
+
+
+def list_ignored_by(txn: ReadTxn, user_nids: Collection[int]) -> dict[int, list[int]]:
+    """user_nid -> whom the user ignores; users who ignore nobody are left out."""
+    found: dict[int, list[int]] = {}
+    for batch in in_batches(list(user_nids)):
+        for user_nid, ignored_nid in txn.all(_IGNORED_BY, user_nids=batch):
+            found.setdefault(user_nid, []).append(ignored_nid)
+    return found
 
 
 def _set(txn: WriteTxn, user_nid: int, room_nid: int, type_: str, content: bytes | None) -> int:

@@ -62,7 +62,7 @@ _REACTIVATE: Final = """
     WHERE user_nid = :user_nid
 """
 _SET_KIND: Final = "UPDATE accounts SET kind = :kind WHERE user_nid = :user_nid"
-_SET_PASSWORD: Final = "UPDATE accounts SET password_hash = :password_hash WHERE user_nid = :user_nid"
+_SET_HASH: Final = "UPDATE accounts SET password_hash = :password_hash WHERE user_nid = :user_nid"
 _SET_LOCKED: Final = "UPDATE accounts SET is_locked = :is_locked WHERE user_nid = :user_nid"
 _SET_SUSPENDED: Final = "UPDATE accounts SET is_suspended = :is_suspended WHERE user_nid = :user_nid"
 
@@ -133,7 +133,7 @@ def count_active_accounts(txn: ReadTxn) -> int:
 
 def set_password_hash(txn: WriteTxn, user_nid: int, password_hash: str | None) -> bool:
     """Whether there is such an account; so do the others that set something."""
-    return txn.execute(_SET_PASSWORD, user_nid=user_nid, password_hash=password_hash) == 1
+    return txn.execute(_SET_HASH, user_nid=user_nid, password_hash=password_hash) == 1
 
 
 def set_kind(txn: WriteTxn, user_nid: int, kind: AccountKind) -> bool:

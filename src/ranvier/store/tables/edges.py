@@ -49,6 +49,10 @@ _GAPS_BETWEEN: Final = """
     WHERE room_nid = :room_nid AND room_order > :after AND room_order <= :upto
     ORDER BY room_order DESC LIMIT :limit
 """
+_NEWEST_GAPS: Final = """
+    SELECT room_nid, MAX(room_order) FROM gaps
+    WHERE room_nid IN (:room_nids[]) AND room_order > :after AND room_order <= :upto GROUP BY room_nid
+"""
 _HAS_GAPS: Final = "SELECT 1 FROM gaps WHERE room_nid = :room_nid LIMIT 1"
 
 
@@ -105,6 +109,15 @@ def list_gaps_between(txn: ReadTxn, room_nid: int, after: int, upto: int, limit:
     return [
         Gap(*row) for row in txn.all(_GAPS_BETWEEN, room_nid=room_nid, after=after, upto=upto, limit=limit)
     ]
+
+
+def list_newest_gaps(txn: ReadTxn, room_nids: Collection[int], after: int, upto: int) -> dict[int, int]:
+    """room_nid -> order of the newest event in a stretch of its timeline under which events are missing."""
+    return {
+        room_nid: order
+        for batch in in_batches(list(room_nids))
+        for room_nid, order in txn.all(_NEWEST_GAPS, room_nids=batch, after=after, upto=upto)
+    }
 
 
 def has_gaps(txn: ReadTxn, room_nid: int) -> bool:

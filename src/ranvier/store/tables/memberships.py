@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from ranvier.core.identifiers import ServerName, UserID, server_of
+from ranvier.core.identifiers import RoomID, ServerName, UserID, server_of
 from ranvier.store.database import Kind, ReadTxn, WriteTxn
 from ranvier.store.tables.batches import in_batches
 from ranvier.store.tables.interned import Interner, intern_servers, intern_users
@@ -106,9 +106,24 @@ _SOME: Final = f"SELECT {_COLUMNS} FROM memberships WHERE room_nid = :room_nid A
 _ROOMS: Final = (
     f"SELECT {_COLUMNS} FROM memberships WHERE user_nid = :user_nid AND membership IN (:memberships[])"  # noqa: S608
 )
+_JOINED_AMONG: Final = """
+    SELECT r.room_id FROM rooms r JOIN memberships m ON m.room_nid = r.room_nid
+    WHERE r.room_id IN (:room_ids[]) AND m.user_nid = :user_nid AND m.membership = 'join'
+"""
 _MEMBERS: Final = """
     SELECT user_nid, event_nid FROM memberships
     WHERE room_nid = :room_nid AND membership = :membership ORDER BY event_nid LIMIT :limit
+"""
+_FIRST_MEMBERS: Final = """
+    SELECT m.room_nid, m.user_nid, m.event_nid FROM memberships m JOIN (
+        SELECT r.room_nid, (
+            SELECT f.event_nid FROM memberships f
+            WHERE f.room_nid = r.room_nid AND f.membership = :membership
+            ORDER BY f.event_nid LIMIT 1 OFFSET :offset
+        ) AS bound FROM rooms r WHERE r.room_nid IN (:room_nids[])
+    ) b ON b.room_nid = m.room_nid
+    WHERE m.membership = :membership AND m.event_nid <= COALESCE(b.bound, 9223372036854775807)
+    ORDER BY m.room_nid, m.event_nid
 """
 _ALL_MEMBERS: Final = f"SELECT {_COLUMNS} FROM memberships WHERE room_nid = :room_nid"  # noqa: S608
 _LOCAL: Final = """
@@ -275,6 +290,15 @@ def list_rooms_of_user(
     return [_membership_of(row) for row in txn.all(_ROOMS, user_nid=user_nid, memberships=list(memberships))]
 
 
+def list_joined_among(txn: ReadTxn, user_nid: int, room_ids: Collection[RoomID]) -> set[RoomID]:
+    """Those of the rooms to which the user is joined."""
+    return {
+        row[0]
+        for batch in in_batches(list(room_ids))
+        for row in txn.all(_JOINED_AMONG, user_nid=user_nid, room_ids=batch)
+    }
+
+
 def list_members(
     txn: ReadTxn, room_nid: int, membership: str = JOIN, limit: int = 2**31
 ) -> list[tuple[int, int]]:
@@ -284,6 +308,19 @@ def list_members(
         (user_nid, event_nid)
         for user_nid, event_nid in txn.all(_MEMBERS, room_nid=room_nid, membership=membership, limit=limit)
     ]
+
+
+def list_first_members(
+    txn: ReadTxn, room_nids: Collection[int], membership: str, limit: int
+) -> dict[int, list[tuple[int, int]]]:
+    """The same for many rooms: room_nid -> (user_nid, event_nid) of the first `limit` or a few more. Rooms
+    without any are left out. Cost: 1 query per 4,096 rooms, whatever their size."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for batch in in_batches(list(room_nids)):
+        rows = txn.all(_FIRST_MEMBERS, room_nids=batch, membership=membership, offset=limit - 1)
+        for room_nid, user_nid, event_nid in rows:
+            found.setdefault(room_nid, []).append((user_nid, event_nid))
+    return found
 
 
 def list_all_members(txn: ReadTxn, room_nid: int) -> list[Membership]:

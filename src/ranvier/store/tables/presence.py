@@ -39,19 +39,19 @@ _SET: Final = f"""
     ON CONFLICT (user_nid) DO UPDATE SET state = excluded.state, status_msg = excluded.status_msg,
         currently_active = excluded.currently_active, last_active_ms = excluded.last_active_ms,
         position = excluded.position
-"""
+"""  # noqa: S608
 _TOUCH: Final = """
     UPDATE presence SET last_active_ms = :last_active_ms
     WHERE user_nid = :user_nid AND last_active_ms < :last_active_ms
 """
-_LIST: Final = f"SELECT {_COLUMNS} FROM presence WHERE user_nid IN (:user_nids[]) ORDER BY user_nid"
+_LIST: Final = f"SELECT {_COLUMNS} FROM presence WHERE user_nid IN (:user_nids[]) ORDER BY user_nid"  # noqa: S608
 _CHANGES: Final = f"""
     SELECT {_COLUMNS} FROM presence WHERE position > :since AND position <= :up_to ORDER BY position
-"""
+"""  # noqa: S608
 _IDLE: Final = f"""
     SELECT {_COLUMNS} FROM presence
     WHERE state <> 'offline' AND last_active_ms <= :before_ms ORDER BY last_active_ms LIMIT :limit
-"""
+"""  # noqa: S608
 
 
 def set_presence(txn: WriteTxn, presence: Presence) -> int:

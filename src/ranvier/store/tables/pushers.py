@@ -52,7 +52,7 @@ _SET: Final = f"""
         app_display_name = excluded.app_display_name, device_display_name = excluded.device_display_name,
         profile_tag = excluded.profile_tag, lang = excluded.lang, data = excluded.data,
         is_enabled = excluded.is_enabled, failing_since_ms = NULL, retry_ms = 0
-"""
+"""  # noqa: S608
 _TAKE_OVER: Final = """
     DELETE FROM pushers WHERE app_id = :app_id AND pushkey = :pushkey AND user_nid <> :user_nid RETURNING
         user_nid
@@ -62,10 +62,10 @@ _DELETE_OTHERS: Final = """
     DELETE FROM pushers WHERE user_nid = :user_nid AND (device_nid IS NULL OR device_nid <> :device_nid)
 """
 _DELETE_OF_USER: Final = "DELETE FROM pushers WHERE user_nid = :user_nid"
-_LIST: Final = f"SELECT {_COLUMNS} FROM pushers WHERE user_nid = :user_nid ORDER BY pusher_nid"
-_LIST_OF_USERS: Final = f"SELECT {_COLUMNS} FROM pushers WHERE user_nid IN (:user_nids[]) ORDER BY pusher_nid"
+_LIST: Final = f"SELECT {_COLUMNS} FROM pushers WHERE user_nid = :user_nid ORDER BY pusher_nid"  # noqa: S608
+_LIST_OF_USERS: Final = f"SELECT {_COLUMNS} FROM pushers WHERE user_nid IN (:user_nids[]) ORDER BY pusher_nid"  # noqa: S608
 _LIST_ALL: Final = (
-    f"SELECT {_COLUMNS} FROM pushers WHERE pusher_nid > :after ORDER BY pusher_nid LIMIT :limit"
+    f"SELECT {_COLUMNS} FROM pushers WHERE pusher_nid > :after ORDER BY pusher_nid LIMIT :limit"  # noqa: S608
 )
 _SUCCEED: Final = """
     UPDATE pushers SET pushed_nid = :pushed_nid, failing_since_ms = NULL, retry_ms = 0
@@ -151,4 +151,5 @@ def _pusher(row: Row) -> Pusher:
         data=data,
         is_enabled=bool(is_enabled),
     )
-    return Pusher(*row[:7], keys)
+    nid, user_nid, device_nid, created_ms, pushed_nid, failing_since_ms, retry_ms = row[:7]
+    return Pusher(nid, user_nid, device_nid, created_ms, pushed_nid, failing_since_ms, retry_ms, keys)

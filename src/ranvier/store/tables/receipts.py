@@ -54,24 +54,24 @@ _SET: Final = f"""
     WHERE CASE WHEN receipts.room_order IS NULL OR excluded.room_order IS NULL
         THEN receipts.event_id <> excluded.event_id AND receipts.ts_ms <= excluded.ts_ms
         ELSE receipts.room_order < excluded.room_order END
-"""
+"""  # noqa: S608
 _LIST: Final = f"""
     SELECT {_COLUMNS} FROM receipts
     WHERE room_nid IN (:room_nids[]) AND (type = 'm.read' OR user_nid = :viewer_nid) AND position <= :up_to
     ORDER BY room_nid, position
-"""
+"""  # noqa: S608
 _CHANGES: Final = f"""
     SELECT {_COLUMNS} FROM receipts
     WHERE room_nid IN (:room_nids[]) AND position > :since AND position <= :up_to
         AND (type = 'm.read' OR user_nid = :viewer_nid)
     ORDER BY room_nid, position
-"""
+"""  # noqa: S608
 _TO_SEND: Final = f"""
     SELECT {_COLUMNS} FROM receipts
     WHERE position > :since AND position <= :up_to AND is_local = 1 AND type = 'm.read'
     ORDER BY position LIMIT :limit
-"""
-_OF_USER: Final = f"SELECT {_COLUMNS} FROM receipts WHERE room_nid = :room_nid AND user_nid = :user_nid"
+"""  # noqa: S608
+_OF_USER: Final = f"SELECT {_COLUMNS} FROM receipts WHERE room_nid = :room_nid AND user_nid = :user_nid"  # noqa: S608
 
 
 def set_receipt(txn: WriteTxn, receipt: Receipt) -> int | None:

@@ -26,8 +26,8 @@ _FIND: Final = f"{_SELECT} WHERE token = :token"
 _LIST: Final = f"{_SELECT} ORDER BY token"
 _USABLE: Final = """(expires_ms IS NULL OR expires_ms > :now_ms)
     AND (uses_allowed IS NULL OR pending + completed < uses_allowed)"""
-_IS_VALID: Final = f"SELECT 1 FROM registration_tokens WHERE token = :token AND {_USABLE}"
-_RESERVE: Final = f"UPDATE registration_tokens SET pending = pending + 1 WHERE token = :token AND {_USABLE}"
+_IS_VALID: Final = f"SELECT 1 FROM registration_tokens WHERE token = :token AND {_USABLE}"  # noqa: S608
+_RESERVE: Final = f"UPDATE registration_tokens SET pending = pending + 1 WHERE token = :token AND {_USABLE}"  # noqa: S608
 _COMPLETE: Final = """
     UPDATE registration_tokens SET pending = pending - 1, completed = completed + 1
     WHERE token = :token AND pending > 0

@@ -69,6 +69,7 @@ _BACKWARDS: Final = "ORDER BY e.room_order DESC LIMIT :limit"
 _FORWARDS: Final = "ORDER BY e.room_order LIMIT :limit"
 # Comparing pairs, and not just their second halves, leaves PostgreSQL no way but to look into the index once
 # for each room: with an equality it may choose to hash all events that there are.
+_NTH: Final = "OFFSET :offset"
 _RECENT: Final = """
     WITH bounds AS MATERIALIZED (
         SELECT r.room_nid, COALESCE((
@@ -163,6 +164,19 @@ def list_page(
         record_of(row)
         for row in txn.all(sql, room_nid=room_nid, above=above, below=below, limit=limit, **params)
     ]
+
+
+def find_edge(
+    txn: ReadTxn, room_nid: int, *, above: int, below: int, backwards: bool, count: int
+) -> int | None:
+    """The order of the `count`-th event between two orders, in the direction of reading; None if there are
+    fewer. Bounds what a query with a filter may read.
+
+    Cost: walks `count` entries of the index.
+    """
+    sql = f"SELECT e.room_order {_RANGE} {_BACKWARDS if backwards else _FORWARDS} {_NTH}"
+    value: int | None = txn.value(sql, room_nid=room_nid, above=above, below=below, limit=1, offset=count - 1)
+    return value
 
 
 def list_recent(
