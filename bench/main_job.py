@@ -5,16 +5,31 @@ Each server runs alone on one core with its database on disk; the load runs on a
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
+from bench.figure import Figure
 from bench.peers import Name, Peer, running, use_other_cores
 from bench.wire import Connection
 
 SECONDS: Final = 5.0
 WAITING_CLIENTS: Final = 100
 ROOMS: Final = 100
+
+
+def run() -> Sequence[Figure]:
+    """Both servers, one after the other, and how many times Synapse Ranvier is."""
+    synapse = asyncio.run(measure("synapse", 18_101))
+    ranvier = asyncio.run(measure("ranvier", 18_102))
+    figures = []
+    for name, value in ranvier.items():
+        figures += [
+            Figure(f"{name}: Synapse", synapse[name], ""),
+            Figure(f"{name}: Ranvier", value, ""),
+            Figure(f"{name}: ratio", value / synapse[name], "x"),
+        ]
+    return figures
 
 
 async def measure(name: Name, port: int) -> dict[str, float]:
@@ -26,7 +41,9 @@ async def measure(name: Name, port: int) -> dict[str, float]:
         alice = peer.connect(await peer.register("alice"))
         room = await _create_room(alice)
         for connections in (1, 16):
-            figures[f"messages accepted, {connections} connections"] = await _send(peer, alice, room, connections)
+            figures[f"messages accepted, {connections} connections"] = await _send(
+                peer, alice, room, connections
+            )
         figures["/messages pages of 100"] = await _pages(alice, room)
         figures["deliveries to 100 waiting clients"] = await _deliveries(peer, alice)
         figures["local joins"] = await _joins(peer, alice)

@@ -89,7 +89,12 @@ def _ranvier(directory: Path, port: int) -> list[str]:
         level = "warning"
         """
     )
-    return [str(Path(sys.executable).parent / "ranvier"), "serve", "--config", str(directory / "ranvier.toml")]
+    return [
+        str(Path(sys.executable).parent / "ranvier"),
+        "serve",
+        "--config",
+        str(directory / "ranvier.toml"),
+    ]
 
 
 def _synapse(directory: Path, port: int) -> list[str]:
@@ -144,7 +149,7 @@ async def _wait_for_answer(process: subprocess.Popen[bytes], port: int, log: Pat
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise RuntimeError(f"the server ended at once:\n{log.read_text()[-3000:]}")
+            raise RuntimeError(f"the server ended at once:\n{_end_of(log)}")
         connection = Connection(port)
         try:
             status, _ = await connection.request("GET", "/_matrix/client/versions")
@@ -154,6 +159,10 @@ async def _wait_for_answer(process: subprocess.Popen[bytes], port: int, log: Pat
         except (OSError, asyncio.IncompleteReadError):
             await asyncio.sleep(0.02)
     raise RuntimeError("the server does not answer")
+
+
+def _end_of(log: Path) -> str:
+    return log.read_text()[-3000:]
 
 
 def use_other_cores() -> None:

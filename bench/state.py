@@ -1,9 +1,6 @@
 """Room state: bytes for each change, speed of the map, and what it costs to resolve a fork.
 
-    python -m bench.state
-
-Everything is in memory, so these are the figures of the algorithms; `queries` says how often a database would
-have been asked.
+Everything is in memory, so these are the figures of the algorithms.
 """
 
 import random
@@ -14,6 +11,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from bench.figure import Figure
 from ranvier.core import state_map
 from ranvier.core.auth.select import CREATE, JOIN_RULES, POWER_LEVELS, auth_keys_for
 from ranvier.core.canonical_json import JsonObject
@@ -265,21 +263,18 @@ def _time(run: Callable[[], T]) -> tuple[float, T]:
     return time.perf_counter() - started, result
 
 
-def main() -> None:
-    for members in (100, 10_000, 30_000, 100_000):
-        print(_line(measure_map(members)))
+def run() -> Sequence[Figure]:
+    """The figures that have a target, and those that explain them."""
+    figures: list[Figure] = []
+    for members in (100, 10_000, 100_000):
+        room = measure_map(members)
+        figures += [
+            Figure(f"state change in a room of {members:,} members", room.bytes_per_change, "bytes"),
+            Figure(f"the same, time with nodes in memory, {members:,} members", room.update_us, "µs"),
+            Figure(f"lookup with nodes in memory, {members:,} members", room.get_us, "µs"),
+        ]
     for version in (V11, V12):
-        print(_line(measure_small_fork(version)))
-        print(_line(measure_membership_fork(version)))
-
-
-def _line(figures: MapFigures | ForkFigures) -> str:
-    values = msgspec.structs.asdict(figures)
-    return "  ".join(
-        f"{name} {value:,.1f}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in values.items()
-    )
-
-
-if __name__ == "__main__":
-    main()
+        for fork in (measure_small_fork(version), measure_membership_fork(version)):
+            name = f"resolving a fork of {fork.fork_events:,} events, {fork.entries:,} entries, room v{fork.version}"
+            figures.append(Figure(name, fork.difference_ms + fork.resolve_ms, "ms"))
+    return figures

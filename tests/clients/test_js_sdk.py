@@ -1,0 +1,54 @@
+"""matrix-js-sdk, the library of Element Web, in Node against a real server process."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .process import ServerProcess
+
+FOLDER = Path(__file__).parent / "js"
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    """The Node program, with the SDK installed beside the scripts."""
+    program, npm = shutil.which("node"), shutil.which("npm")
+    if program is None or npm is None:
+        reason = "Node is not installed: the tests with matrix-js-sdk cannot run"
+        assert "CI" not in os.environ, reason
+        pytest.skip(reason)
+    if not (FOLDER / "node_modules" / ".package-lock.json").exists():
+        subprocess.run(
+            [npm, "ci", "--no-audit", "--no-fund"], cwd=FOLDER, check=True, capture_output=True, timeout=300
+        )
+    return program
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+async def test_two_people_chat_through_the_js_sdk(node: str, server: ServerProcess) -> None:
+    script = await asyncio.create_subprocess_exec(
+        *(node, "chat.mjs", server.url),
+        cwd=FOLDER,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert script.stdin is not None
+    assert script.stdout is not None
+    try:
+        async with asyncio.timeout(120):
+            if await script.stdout.readline() == b"RESTART\n":
+                server.stop()
+                server.start()
+                script.stdin.write(b"go\n")
+            output, errors = await script.communicate()
+        assert output == b"DONE\n", errors.decode()[-4000:] + server.log()[-2000:]
+    finally:
+        if script.returncode is None:
+            script.kill()
+            await script.wait()
