@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test env lint format bench lock clean
+.PHONY: run test env lint format bench conformance lock help
 .DEFAULT_GOAL := help
 
 help:            ## This list
@@ -33,6 +33,9 @@ format: env      ## Let ruff mend what it can
 
 bench: env       ## The benchmarks; prints a table
 	@scripts/with-postgres $(BIN)/python -m bench $(ARGS)
+
+conformance: env ## Complement against this checkout, without Docker (needs Go)
+	@$(BIN)/python conformance/run.py $(ARGS)
 
 lock:            ## Write the lock file anew from pyproject.toml
 	@scripts/lock
