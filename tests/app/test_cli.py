@@ -92,6 +92,33 @@ def test_a_damaged_key_is_told_in_one_line(tmp_path):
     assert len(ended.stderr.splitlines()) == 1
 
 
+def test_accounts_are_administered_without_a_server(tmp_path):
+    def user(*args):
+        return run("user", *args, cwd=tmp_path, RANVIER__SERVER_NAME="test")
+
+    assert user("add", "alice", "--password", "correct horse").stdout == "@alice:test\n"
+    taken = user("add", "alice", "--password", "correct horse")
+    assert (taken.returncode, len(taken.stderr.splitlines())) == (1, 1)
+    assert user("add", "bob", "--password", "short").returncode == 1
+    assert user("promote", "alice").returncode == 0
+    assert user("reset-password", "@alice:test", "--password", "another horse").returncode == 0
+    assert user("list").stdout == "@alice:test\tadmin\t\n"
+    assert user("deactivate", "alice").returncode == 0
+    assert user("list").stdout == "@alice:test\tadmin\tdeactivated\n"
+    assert user("promote", "nobody").returncode == 1
+
+
+def test_a_backup_is_a_database_with_the_same_accounts(tmp_path):
+    environment = {"RANVIER__SERVER_NAME": "test"}
+    run("user", "add", "alice", "--password", "correct horse", cwd=tmp_path, **environment)
+    made = run("backup", "copy.db", cwd=tmp_path, **environment)
+    assert (made.returncode, made.stdout) == (0, "wrote copy.db\n")
+    environment["RANVIER__DATABASE__URL"] = f"sqlite:{tmp_path}/copy.db"
+    assert run("user", "list", cwd=tmp_path, **environment).stdout == "@alice:test\tuser\t\n"
+    nothing = run("backup", "x.db", cwd=tmp_path, RANVIER__SERVER_NAME="test", RANVIER__DATA_DIR="elsewhere")
+    assert (nothing.returncode, len(nothing.stderr.splitlines())) == (1, 1)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_serve_answers_until_it_is_told_to_stop(number, tmp_path):
     port = free_port()

@@ -10,6 +10,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from ranvier import __version__
+from ranvier.app.administer import administer, back_up_database
 from ranvier.app.build import SetupFault, write_signing_key
 from ranvier.app.check import find_faults
 from ranvier.app.config import Config
@@ -20,6 +21,7 @@ from ranvier.app.serve import serve as run_server
 from ranvier.core.errors import BadIdentifier, ServerFault
 from ranvier.core.identifiers import parse_server_name
 from ranvier.io.randomness import system_randomness
+from ranvier.services.flows.administration import Administration
 
 DEFAULT_FILE: Final = Path("ranvier.toml")
 
@@ -132,6 +134,91 @@ def check(file: Path | None) -> None:
     if faults:
         fail(*faults)
     click.echo("everything is fine")
+
+
+@main.command()
+@config_option
+@click.argument("target", type=click.Path(path_type=Path))
+@mendable
+def backup(file: Path | None, target: Path) -> None:
+    """Copy the SQLite database to TARGET while the server runs, and check the copy."""
+    back_up_database(load(file, {}), target)
+    click.echo(f"wrote {target}")
+
+
+@main.group()
+def user() -> None:
+    """Accounts; works also while the server is not running."""
+
+
+password_option = click.option("--password", help="Asked for when it is not given.")
+
+
+def ask_password(given: str | None) -> str:
+    """The password, from the option or typed twice."""
+    return given or str(click.prompt("Password", hide_input=True, confirmation_prompt=sys.stdin.isatty()))
+
+
+@user.command("add")
+@config_option
+@click.argument("name")
+@password_option
+@click.option("--admin", is_flag=True, help="May administer this server.")
+@mendable
+def add_user(file: Path | None, name: str, password: str | None, admin: bool) -> None:
+    """Make an account."""
+    config, chosen = load(file, {}), ask_password(password)
+    click.echo(administer(config, lambda accounts: accounts.add(name, chosen, is_admin=admin)))
+
+
+@user.command("list")
+@config_option
+@mendable
+def list_users(file: Path | None) -> None:
+    """List the accounts: user id, kind, and what is special."""
+
+    async def show(accounts: Administration) -> None:
+        async for account in accounts.list():
+            special = {
+                "deactivated": account.deactivated_ms is not None,
+                "locked": account.is_locked,
+                "suspended": account.is_suspended,
+            }
+            notes = ", ".join(note for note, holds in special.items() if holds)
+            click.echo(f"{account.user_id}\t{account.kind.value}\t{notes}")
+
+    administer(load(file, {}), show)
+
+
+@user.command("reset-password")
+@config_option
+@click.argument("name")
+@password_option
+@mendable
+def reset_password(file: Path | None, name: str, password: str | None) -> None:
+    """Set a new password and end all sessions of an account."""
+    config, chosen = load(file, {}), ask_password(password)
+    click.echo(administer(config, lambda accounts: accounts.reset_password(name, chosen)))
+
+
+@user.command("deactivate")
+@config_option
+@click.argument("name")
+@click.option("--erase", is_flag=True, help="Hide the messages of the account from those who come later.")
+@mendable
+def deactivate(file: Path | None, name: str, erase: bool) -> None:
+    """Close an account for good."""
+    click.echo(administer(load(file, {}), lambda accounts: accounts.deactivate(name, erase=erase)))
+
+
+@user.command("promote")
+@config_option
+@click.argument("name")
+@click.option("--demote", is_flag=True, help="The reverse: an administrator no longer.")
+@mendable
+def promote(file: Path | None, name: str, demote: bool) -> None:
+    """Make somebody an administrator of this server."""
+    click.echo(administer(load(file, {}), lambda accounts: accounts.promote(name, is_admin=not demote)))
 
 
 @main.command()

@@ -1,7 +1,141 @@
 """Accounts: registration, login, devices, profiles, and what users keep here."""
 
+from functools import partial
+
+import msgspec
+
 from ranvier.app.compose.foundation import Composed, Foundation
+from ranvier.http.client.account_data import AccountData
+from ranvier.http.client.admin import Admin
+from ranvier.http.client.administrative_contact import AdministrativeContact
+from ranvier.http.client.capabilities import Capabilities
+from ranvier.http.client.device_management import DeviceManagement
+from ranvier.http.client.filter import FilterEndpoints
+from ranvier.http.client.login import Login as LoginEndpoints
+from ranvier.http.client.login_token import LoginTokenEndpoints
+from ranvier.http.client.logout import Logout as LogoutEndpoints
+from ranvier.http.client.openid import OpenIdEndpoints
+from ranvier.http.client.password_management import PasswordManagement
+from ranvier.http.client.profile import Profile
+from ranvier.http.client.refresh import Refresh
+from ranvier.http.client.registration import Registration as RegistrationEndpoints
+from ranvier.http.client.registration_tokens import RegistrationTokenEndpoints
+from ranvier.http.client.shared_secret import SharedSecret
+from ranvier.http.client.tags import Tags
+from ranvier.http.client.voip import Voip
+from ranvier.http.client.whoami import Whoami
+from ranvier.services.accounts.account_data import AccountDataStore
+from ranvier.services.accounts.creation import AccountCreation, IsReserved
+from ranvier.services.accounts.filters import Filters
+from ranvier.services.accounts.last_seen import LastSeen
+from ranvier.services.accounts.login import Login
+from ranvier.services.accounts.login_tokens import LoginTokens
+from ranvier.services.accounts.logout import Logout
+from ranvier.services.accounts.moderation import Moderation
+from ranvier.services.accounts.openid import OpenId
+from ranvier.services.accounts.owners import Owners, WrongPasswords
+from ranvier.services.accounts.password_change import PasswordChange
+from ranvier.services.accounts.passwords import Passwords
+from ranvier.services.accounts.profiles import FetchProfile, Profiles
+from ranvier.services.accounts.refreshing import Refreshing
+from ranvier.services.accounts.registration import Registration, RegistrationPolicy
+from ranvier.services.accounts.registration_tokens import RegistrationTokens
+from ranvier.services.accounts.sessions import SessionDrafts
+from ranvier.services.accounts.shared_secret import Nonces, SharedSecretRegistration
+from ranvier.services.accounts.stages import DummyStage, PasswordStage, RegistrationTokenStage
+from ranvier.services.accounts.sweeping import Sweeper
+from ranvier.services.accounts.threepids import Threepids
+from ranvier.services.accounts.uia import UserInteractive
+from ranvier.services.accounts.whois import look_up_whois
+from ranvier.services.devices.devices import Devices
 
 
-def compose_accounts(foundation: Foundation) -> Composed:
-    return Composed()
+class Accounts(msgspec.Struct, frozen=True):
+    """What other areas use of this one."""
+
+    uia: UserInteractive
+    creation: AccountCreation
+    filters: Filters
+    passwords: Passwords
+    owners: Owners
+    drafts: SessionDrafts
+    last_seen: LastSeen
+
+
+def lay_accounts(foundation: Foundation) -> Accounts:
+    """Make the services that others need, too."""
+    ports = foundation.ports
+    config, db, clock, randomness = ports.config, ports.db, ports.clock, ports.randomness
+    passwords = Passwords(ports.password_cost)
+    wrong = WrongPasswords(clock.monotonic) if config.rate_limits.enabled else None
+    owners = Owners(config.name, db, passwords, wrong)
+    stages = (DummyStage(), PasswordStage(owners), RegistrationTokenStage(db, clock))
+    return Accounts(
+        uia=UserInteractive(db, clock, randomness, stages),
+        creation=AccountCreation(db, foundation.interner, clock),
+        filters=Filters(db),
+        passwords=passwords,
+        owners=owners,
+        drafts=SessionDrafts(clock, randomness),
+        last_seen=LastSeen(db, clock),
+    )
+
+
+def compose_accounts(
+    foundation: Foundation, accounts: Accounts, fetch_profile: FetchProfile, is_reserved: IsReserved
+) -> Composed:
+    """`fetch_profile` asks other servers; `is_reserved` knows the namespaces of application services."""
+    ports = foundation.ports
+    store = AccountDataStore(ports.db, foundation.interner)
+    return Composed(
+        endpoints=[
+            *_sessions(foundation, accounts),
+            *_registration(foundation, accounts, is_reserved),
+            AdministrativeContact(Threepids(ports.db), accounts.uia),
+            DeviceManagement(Devices(ports.db, ports.clock, accounts.uia, accounts.last_seen)),
+            Profile(Profiles(ports.config.name, ports.db, ports.clock, fetch_profile)),
+            AccountData(store),
+            Tags(store),
+            FilterEndpoints(accounts.filters),
+            OpenIdEndpoints(OpenId(ports.config.name, ports.db, ports.clock, ports.randomness)),
+            Admin(Moderation(ports.config.name, ports.db), partial(look_up_whois, ports.db)),
+            Capabilities(),
+            Voip(),
+        ],
+        workers=[accounts.last_seen, Sweeper(ports.db, ports.clock)],
+    )
+
+
+def _sessions(foundation: Foundation, accounts: Accounts) -> list[object]:
+    ports = foundation.ports
+    db, clock, uia = ports.db, ports.clock, accounts.uia
+    return [
+        LoginEndpoints(Login(db, clock, accounts.owners, accounts.passwords, accounts.drafts)),
+        LoginTokenEndpoints(LoginTokens(db, clock, ports.randomness, uia)),
+        LogoutEndpoints(Logout(db)),
+        Refresh(Refreshing(db, accounts.drafts)),
+        Whoami(),
+        PasswordManagement(PasswordChange(db, uia, accounts.passwords)),
+    ]
+
+
+def _registration(foundation: Foundation, accounts: Accounts, is_reserved: IsReserved) -> list[object]:
+    ports = foundation.ports
+    config = ports.config
+    policy = RegistrationPolicy(
+        config.name, config.registration.mode, config.registration.guests, is_reserved
+    )
+    registration = Registration(
+        policy, accounts.creation, accounts.uia, accounts.passwords, accounts.drafts, ports.randomness
+    )
+    endpoints: list[object] = [
+        RegistrationEndpoints(registration),
+        RegistrationTokenEndpoints(RegistrationTokens(policy, ports.db, ports.clock)),
+    ]
+    if (secret := config.registration.shared_secret) is not None:
+        nonces = Nonces(secret, ports.clock, ports.randomness)
+        service = SharedSecretRegistration(
+            secret, config.name, nonces, accounts.creation, accounts.passwords, accounts.drafts
+        )
+        endpoints.append(SharedSecret(service))
+    return endpoints

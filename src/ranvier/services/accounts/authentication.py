@@ -10,6 +10,7 @@ from typing import Final
 
 from ranvier.core.errors import Forbidden, UnknownToken
 from ranvier.io.clock import Clock
+from ranvier.services.accounts.last_seen import LastSeen
 from ranvier.services.requester import Requester
 from ranvier.store.database import Database, Hint, Kind
 from ranvier.store.tables.accounts import AccountKind
@@ -22,12 +23,13 @@ MAX_SESSIONS: Final = 20_000
 class Authentication:
     """Knows who an access token stands for."""
 
-    def __init__(self, db: Database, clock: Clock) -> None:
+    def __init__(self, db: Database, clock: Clock, last_seen: LastSeen) -> None:
         self._db = db
         self._clock = clock
+        self.seen = last_seen.note
         self._known: OrderedDict[str, tuple[Requester, int | None]] = OrderedDict()
         self._tokens_of_user: defaultdict[int, set[str]] = defaultdict(set)
-        self._reading: list[set[int]] = []
+        self._reading: set[_Reading] = set()
         db.subscribe(self._hear)
 
     async def user(self, token: str, acting_as: str | None, device_id: str | None) -> Requester:
@@ -51,18 +53,18 @@ class Authentication:
 
     async def _find(self, token: str) -> tuple[Requester, int | None]:
         # A session that changes while it is read here must not stay in memory as it was.
-        changed: set[int] = set()
-        self._reading.append(changed)
+        reading = _Reading()
+        self._reading.add(reading)
         try:
             session = await self._db.read(find_session, hash_token(token))
+            if session is None or session.is_deactivated:
+                raise UnknownToken("Unknown access token.", soft_logout=False)
+            if not session.is_confirmed:
+                await self._db.write(confirm_token, session.token_nid)
         finally:
-            self._reading = [other for other in self._reading if other is not changed]
-        if session is None or session.is_deactivated:
-            raise UnknownToken("Unknown access token.", soft_logout=False)
-        if not session.is_confirmed:
-            await self._db.write(confirm_token, session.token_nid)
+            self._reading.discard(reading)
         known = _requester(session), session.expires_ms
-        if session.user_nid in changed:
+        if reading.missed_hints or session.user_nid in reading.changed:
             return known
         self._known[token] = known
         self._tokens_of_user[session.user_nid].add(token)
@@ -73,12 +75,13 @@ class Authentication:
     def _hear(self, hints: Sequence[Hint]) -> None:
         for hint in hints:
             if hint.kind is Kind.GAP:
-                # Whoever reads now reads what the gap hid.
                 self._known.clear()
                 self._tokens_of_user.clear()
+                for reading in self._reading:
+                    reading.missed_hints = True
             elif hint.kind is Kind.SESSION:
-                for changed in self._reading:
-                    changed.add(hint.key)
+                for reading in self._reading:
+                    reading.changed.add(hint.key)
                 for token in self._tokens_of_user.pop(hint.key, ()):
                     self._known.pop(token, None)
 
@@ -88,6 +91,16 @@ class Authentication:
         tokens.discard(token)
         if not tokens:
             del self._tokens_of_user[requester.user_nid]
+
+
+class _Reading:
+    """What was heard while a session was read from the tables."""
+
+    __slots__ = ("changed", "missed_hints")
+
+    def __init__(self) -> None:
+        self.changed: set[int] = set()  # user_nids
+        self.missed_hints = False
 
 
 def _requester(session: Session) -> Requester:

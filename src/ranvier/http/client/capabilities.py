@@ -1,0 +1,37 @@
+"""What this server lets the user do. Spec: client-server API, "Capabilities negotiation"."""
+
+from typing import Any
+
+from ranvier.core.room_versions import DEFAULT_ROOM_VERSION, ROOM_VERSIONS
+from ranvier.http.endpoint import endpoint
+from ranvier.http.request import Request
+from ranvier.services.requester import Requester
+
+
+class Capabilities:
+    """GET /capabilities."""
+
+    @endpoint("GET", "/_matrix/client/v3/capabilities", operation="getCapabilities", guests=True)
+    async def get_capabilities(self, request: Request) -> dict[str, Any]:
+        return {"capabilities": _capabilities(request.requester)}
+
+
+def _capabilities(requester: Requester) -> dict[str, Any]:
+    has_password = not requester.is_guest and requester.appservice_id is None
+    capabilities: dict[str, Any] = {
+        "m.change_password": {"enabled": has_password},
+        "m.room_versions": {
+            "default": DEFAULT_ROOM_VERSION.name,
+            "available": dict.fromkeys(ROOM_VERSIONS, "stable"),
+        },
+        "m.profile_fields": {"enabled": not requester.is_suspended},
+        "m.set_displayname": {"enabled": not requester.is_suspended},
+        "m.set_avatar_url": {"enabled": not requester.is_suspended},
+        # Neither mail nor text messages are sent, and no identity server is trusted.
+        "m.3pid_changes": {"enabled": False},
+        "m.get_login_token": {"enabled": has_password},
+        "m.forget_forced_upon_leave": {"enabled": False},
+    }
+    if requester.is_admin:
+        capabilities["m.account_moderation"] = {"suspend": True, "lock": True}
+    return capabilities

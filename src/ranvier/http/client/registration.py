@@ -1,0 +1,39 @@
+"""Making accounts. Spec: client-server API, "Account registration"."""
+
+from ranvier.http.endpoint import Auth, Rate, endpoint
+from ranvier.http.request import Request
+from ranvier.services.accounts.registration import Registration as RegistrationService
+from ranvier.services.accounts.registration import RegistrationWish
+from ranvier.services.accounts.sessions import Session
+
+
+class Registration:
+    """The endpoints below /register."""
+
+    def __init__(self, registration: RegistrationService) -> None:
+        self._registration = registration
+
+    @endpoint(
+        "POST",
+        "/_matrix/client/v3/register",
+        operation="register",
+        auth=Auth.NONE,
+        rate=Rate.REGISTRATION,
+    )
+    async def register(self, request: Request) -> Session:
+        kind = request.query().choice("kind", ("user", "guest"), "user")
+        if kind == "guest":
+            name = request.json(empty_is_object=True).get("initial_device_display_name")
+            return await self._registration.register_guest(name if isinstance(name, str) else None)
+        return await self._registration.register(request.body(RegistrationWish))
+
+    @endpoint(
+        "GET",
+        "/_matrix/client/v3/register/available",
+        operation="checkUsernameAvailability",
+        auth=Auth.NONE,
+        rate=Rate.REGISTRATION,
+    )
+    async def check_username_availability(self, request: Request) -> dict[str, bool]:
+        await self._registration.check_available(request.query().required("username"))
+        return {"available": True}

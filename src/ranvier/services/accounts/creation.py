@@ -1,0 +1,89 @@
+"""Making an account: the one place where a new user of this server comes from.
+
+Registration, administrators, the command line and application services end here.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from ranvier.core.canonical_json import encode
+from ranvier.core.errors import InvalidUsername, Unauthorized, UserInUse
+from ranvier.core.identifiers import ServerName, UserID, is_valid_new_localpart
+from ranvier.core.limits import MAX_IDENTIFIER_BYTES
+from ranvier.io.clock import Clock
+from ranvier.services.accounts.sessions import SessionDraft, open_session
+from ranvier.store.database import Database, WriteTxn
+from ranvier.store.tables.accounts import AccountKind, find_account_by_id, insert_account
+from ranvier.store.tables.interned import Interned, Interner, intern_users
+from ranvier.store.tables.profiles import set_profile_field
+from ranvier.store.tables.registration_tokens import complete_registration_token, reserve_registration_token
+
+IsReserved = Callable[[UserID], bool]
+"""Whether an application service claims a user id for itself alone."""
+
+
+class NewAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """An account that is to be."""
+
+    user_id: UserID
+    kind: AccountKind = AccountKind.USER
+    password_hash: str | None = None
+    appservice_id: str | None = None
+    registration_token: str | None = None  # whose use this is
+    displayname: str | None = None
+
+
+class AccountCreation:
+    """Writes accounts."""
+
+    def __init__(self, db: Database, interner: Interner, clock: Clock) -> None:
+        self._db = db
+        self._interner = interner
+        self._clock = clock
+
+    async def create(self, account: NewAccount, session: SessionDraft | None) -> None:
+        """Make an account, and with a draft its first session.
+
+        Raises: UserInUse; Unauthorized: the registration token was used up meanwhile.
+        """
+        user_nid = await self._db.write(_create, self._interner, account, session, self._clock.now_ms())
+        self._interner.remember(Interned(users={account.user_id: user_nid}))
+
+    async def check_free(self, user_id: UserID) -> None:
+        """Raises: UserInUse: there is (or was) such an account."""
+        if await self._db.read(find_account_by_id, user_id) is not None:
+            raise UserInUse("This user name is taken.")
+
+
+def new_user_id(username: str, server_name: ServerName) -> UserID:
+    """The user id for a name that somebody chose. Capital letters become small ones.
+
+    Raises: InvalidUsername.
+    Spec: appendices, "User Identifiers".
+    """
+    localpart = username.lower()
+    if not is_valid_new_localpart(localpart):
+        raise InvalidUsername("A user name consists of a-z, 0-9, and the characters . _ = / + -.")
+    user_id = f"@{localpart}:{server_name}"
+    if len(user_id.encode()) > MAX_IDENTIFIER_BYTES:
+        raise InvalidUsername(f"A user id has at most {MAX_IDENTIFIER_BYTES} bytes.")
+    return UserID(user_id)
+
+
+def _create(
+    txn: WriteTxn, interner: Interner, account: NewAccount, session: SessionDraft | None, now_ms: int
+) -> int:
+    token = account.registration_token
+    if token is not None:
+        if not reserve_registration_token(txn, token, now_ms):
+            raise Unauthorized("This registration token is not valid any more.")
+        complete_registration_token(txn, token)
+    user_nid = intern_users(txn, interner, [account.user_id])[account.user_id]
+    if not insert_account(txn, user_nid, account.kind, account.password_hash, account.appservice_id, now_ms):
+        raise UserInUse("This user name is taken.")
+    if account.displayname:
+        set_profile_field(txn, user_nid, "displayname", encode(account.displayname))
+    if session is not None:
+        open_session(txn, user_nid, session)
+    return user_nid

@@ -1,0 +1,43 @@
+"""Tokens with which somebody who is logged in lets another client of theirs log in.
+
+Spec: client-server API, POST /login/get_token.
+"""
+
+from typing import Final
+
+import msgspec
+
+from ranvier.core.canonical_json import JsonObject
+from ranvier.io.clock import Clock
+from ranvier.io.randomness import Randomness
+from ranvier.services.accounts.uia import OWNER, UserInteractive
+from ranvier.services.requester import Requester
+from ranvier.store.database import Database
+from ranvier.store.tables.passing_tokens import insert_login_token
+from ranvier.store.tables.tokens import hash_token
+
+LIFETIME_MS: Final = 120_000
+
+
+class LoginToken(msgspec.Struct, frozen=True):
+    login_token: str
+    expires_in_ms: int
+
+
+class LoginTokens:
+    """Gives them out."""
+
+    def __init__(self, db: Database, clock: Clock, randomness: Randomness, uia: UserInteractive) -> None:
+        self._db = db
+        self._clock = clock
+        self._randomness = randomness
+        self._uia = uia
+
+    async def generate(self, requester: Requester, auth: JsonObject | None) -> LoginToken:
+        """A token for one login within two minutes. Raises: UiaRequired."""
+        await self._uia.authorize(requester, "generateLoginToken", auth, OWNER)
+        token = self._randomness.token()
+        await self._db.write(
+            insert_login_token, hash_token(token), requester.user_nid, self._clock.now_ms() + LIFETIME_MS
+        )
+        return LoginToken(token, LIFETIME_MS)

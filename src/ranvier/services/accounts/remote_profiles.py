@@ -1,0 +1,68 @@
+"""Profiles of users of other servers: asked of those, and remembered for a minute.
+
+Spec: server-server API, GET /query/profile.
+"""
+
+from collections import OrderedDict
+from typing import Final
+
+from ranvier.core.canonical_json import JsonObject
+from ranvier.core.errors import BadGateway, NotFound
+from ranvier.core.identifiers import UserID, server_of
+from ranvier.io.clock import Clock
+from ranvier.io.ports import RemoteFault
+from ranvier.services.remote.requests import Ask, Refused, Requests
+
+LIFETIME_MS: Final = 60_000
+MAX_REMEMBERED: Final = 10_000
+MAX_RESPONSE_BYTES: Final = 131_072
+"""A profile has at most 64 KiB, in whatever form its server writes it."""
+TIMEOUT_S: Final = 10.0
+_TEXTS: Final = ("displayname", "avatar_url")
+
+
+class RemoteProfiles:
+    """Asks other servers."""
+
+    def __init__(self, requests: Requests, clock: Clock) -> None:
+        self._requests = requests
+        self._clock = clock
+        self._remembered: OrderedDict[UserID, tuple[int, JsonObject]] = OrderedDict()
+
+    async def fetch(self, user_id: UserID) -> JsonObject:
+        """The profile of a user of another server.
+
+        Raises: NotFound: that server says so; BadGateway: it cannot be asked.
+        """
+        now_ms = self._clock.now_ms()
+        fetched_ms, profile = self._remembered.get(user_id, (0, {}))
+        if now_ms - fetched_ms < LIFETIME_MS:
+            return profile
+        profile = _checked(await self._ask(user_id))
+        self._remembered[user_id] = now_ms, profile
+        self._remembered.move_to_end(user_id)
+        if len(self._remembered) > MAX_REMEMBERED:
+            self._remembered.popitem(last=False)
+        return profile
+
+    async def _ask(self, user_id: UserID) -> JsonObject:
+        ask = Ask(
+            method="GET",
+            path="/_matrix/federation/v1/query/profile",
+            query=[("user_id", user_id)],
+            timeout_s=TIMEOUT_S,
+            max_response_bytes=MAX_RESPONSE_BYTES,
+        )
+        try:
+            return await self._requests.ask(server_of(user_id), ask)
+        except Refused as error:
+            if error.status in (403, 404):
+                raise NotFound("There is no such user.") from error
+            raise BadGateway("The user's server does not tell the profile.") from error
+        except RemoteFault as error:
+            raise BadGateway("The user's server cannot be reached.") from error
+
+
+def _checked(profile: JsonObject) -> JsonObject:
+    """Without what clients would stumble over."""
+    return {field: value for field, value in profile.items() if field not in _TEXTS or isinstance(value, str)}

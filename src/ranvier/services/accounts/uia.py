@@ -1,0 +1,187 @@
+"""User-interactive authentication: some requests ask for more than an access token.
+
+An endpoint that needs it names its request and the flows that it takes, and calls `authorize` with the "auth"
+of the body. What was done so far stands in the database, so a session survives restarts and any process can
+go on with it. A session is good for one request, and once.
+
+Spec: client-server API, "User-Interactive Authentication API".
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from ranvier.core.canonical_json import JsonObject
+from ranvier.core.errors import BadJsonValue, Forbidden, MatrixError, UiaRequired, Unauthorized
+from ranvier.io.clock import Clock
+from ranvier.io.randomness import Randomness
+from ranvier.services.requester import Requester
+from ranvier.store.database import Database, WriteTxn
+from ranvier.store.tables.uia import (
+    UiaSession,
+    complete_uia_stage,
+    delete_uia_session,
+    find_uia_session,
+    insert_uia_session,
+)
+
+SESSION_LIFETIME_MS: Final = 24 * 3_600_000
+SESSION_ID_BYTES: Final = 24
+
+DUMMY: Final = "m.login.dummy"
+PASSWORD: Final = "m.login.password"  # noqa: S105 - the name of a stage
+REGISTRATION_TOKEN: Final = "m.login.registration_token"  # noqa: S105 - the name of a stage
+
+Flow = Sequence[str]
+"""Stages in the order in which they must be done."""
+
+OWNER: Final[tuple[Flow, ...]] = ((PASSWORD,),)
+"""The flows by which somebody proves to be the owner of an account."""
+
+Proofs = Mapping[str, bytes]
+"""stage -> what it proved, JSON."""
+
+
+class Stage(Protocol):
+    """One way of proving something."""
+
+    @property
+    def type(self) -> str: ...
+
+    async def attempt(self, requester: Requester | None, auth: JsonObject) -> bytes:
+        """What was proved, as JSON. `requester`: whose proof it must be; None when nobody is logged in.
+
+        Raises: Forbidden, InvalidParam, …: a MatrixError whose words the client gets with the next try.
+        """
+
+
+class _Attempt(msgspec.Struct, frozen=True):
+    """What a client sends as "auth"; the rest depends on the stage."""
+
+    type: str | None = None
+    session: str | None = None
+
+
+class UserInteractive:
+    """Asks the user, and remembers the answers."""
+
+    def __init__(self, db: Database, clock: Clock, randomness: Randomness, stages: Iterable[Stage]) -> None:
+        self._db = db
+        self._clock = clock
+        self._randomness = randomness
+        self._stages = {stage.type: stage for stage in stages}
+
+    async def authorize(
+        self, requester: Requester | None, request: str, auth: JsonObject | None, flows: Sequence[Flow]
+    ) -> Proofs:
+        """Return when all stages of one flow are done; the session is used up then.
+
+        `request`: the operation and what it is about, such as "deleteDevice ABC": one session, one request.
+        Raises: UiaRequired, with what the client has to do; BadJsonValue; whatever stages raise.
+        Cost: at most 1 read and 1 write.
+        """
+        asked = _Asked(requester, request, flows)
+        if auth is None:
+            raise await self._begin(asked, {}, None)
+        attempt = _parse(auth)
+        done: Proofs = {}
+        if attempt.session is not None:
+            session = await self._db.read(find_uia_session, attempt.session)
+            if session is None or not self._is_for(session, asked):
+                raise await self._begin(asked, {}, Forbidden("This session is unknown or has expired."))
+            done = session.completed
+        if attempt.type is not None and attempt.type not in done:
+            try:
+                done = {**done, attempt.type: await self._attempt(asked, attempt.type, auth, done)}
+            except (Forbidden, Unauthorized) as refusal:
+                raise await self._ask(asked, attempt.session, done, refusal) from refusal
+        if not _is_complete(done, flows):
+            raise await self._advance(asked, attempt, done)
+        if attempt.session is not None and not await self._db.write(delete_uia_session, attempt.session):
+            raise await self._begin(asked, {}, Forbidden("This session was used already."))
+        return done
+
+    async def _attempt(self, asked: "_Asked", type_: str, auth: JsonObject, done: Proofs) -> bytes:
+        """Raises: Forbidden, also when it is another stage's turn."""
+        stage = self._stages.get(type_)
+        if stage is None or not any(type_ == _next_stage(flow, done) for flow in asked.flows):
+            raise Forbidden(f"{type_[:100]} is not what has to be done now.")
+        return await stage.attempt(asked.requester, auth)
+
+    async def _advance(self, asked: "_Asked", attempt: "_Attempt", done: Proofs) -> UiaRequired:
+        """Keep what was proved, and ask for the rest."""
+        if attempt.session is None:
+            return await self._begin(asked, done, None)
+        if attempt.type is not None and not await self._db.write(
+            complete_uia_stage, attempt.session, attempt.type, done[attempt.type], self._clock.now_ms()
+        ):
+            return await self._begin(asked, {}, Forbidden("This session was used already."))
+        return _demand(attempt.session, done, asked.flows, None)
+
+    async def _ask(
+        self, asked: "_Asked", session_id: str | None, done: Proofs, refusal: MatrixError
+    ) -> UiaRequired:
+        if session_id is None:
+            return await self._begin(asked, done, refusal)
+        return _demand(session_id, done, asked.flows, refusal)
+
+    async def _begin(self, asked: "_Asked", done: Proofs, refusal: MatrixError | None) -> UiaRequired:
+        session_id = self._randomness.token(SESSION_ID_BYTES)
+        await self._db.write(_insert, session_id, asked.user_nid, asked.request, done, self._clock.now_ms())
+        return _demand(session_id, done, asked.flows, refusal)
+
+    def _is_for(self, session: UiaSession, asked: "_Asked") -> bool:
+        return (
+            session.request == asked.request
+            and session.user_nid == asked.user_nid
+            and session.used_ms + SESSION_LIFETIME_MS > self._clock.now_ms()
+        )
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    requester: Requester | None
+    request: str
+    flows: Sequence[Flow]
+
+    @property
+    def user_nid(self) -> int | None:
+        return None if self.requester is None else self.requester.user_nid
+
+
+def _parse(auth: JsonObject) -> _Attempt:
+    try:
+        return msgspec.convert(auth, _Attempt)
+    except msgspec.ValidationError as error:
+        raise BadJsonValue("auth: type and session are strings.") from error
+
+
+def _next_stage(flow: Flow, done: Proofs) -> str | None:
+    """The stage that is due when exactly the first stages of the flow are done."""
+    first = len(done)
+    return flow[first] if first < len(flow) and done.keys() == set(flow[:first]) else None
+
+
+def _is_complete(done: Proofs, flows: Sequence[Flow]) -> bool:
+    return any(done.keys() >= set(flow) for flow in flows)
+
+
+def _demand(session_id: str, done: Proofs, flows: Sequence[Flow], refusal: MatrixError | None) -> UiaRequired:
+    body: dict[str, object] = {
+        "flows": [{"stages": list(flow)} for flow in flows],
+        "params": {},
+        "session": session_id,
+    }
+    if done:
+        body["completed"] = list(done)
+    if refusal is not None:
+        body |= {"errcode": refusal.errcode, "error": refusal.message}
+    return UiaRequired("Authentication by the user is needed.", **body)
+
+
+def _insert(
+    txn: WriteTxn, session_id: str, user_nid: int | None, request: str, done: Proofs, now_ms: int
+) -> None:
+    insert_uia_session(txn, session_id, user_nid, request, now_ms)
+    for stage, result in done.items():
+        complete_uia_stage(txn, session_id, stage, result, now_ms)

@@ -1,0 +1,32 @@
+"""The homeserver that HTTP tests talk to."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from .homeserver import Homeserver, running_homeserver
+
+
+@pytest.fixture
+async def homeserver(tmp_path: Path) -> AsyncIterator[Homeserver]:
+    """Open registration, no rate limits."""
+    async with running_homeserver(tmp_path / "data") as running:
+        yield running
+
+
+@pytest.fixture
+async def start_homeserver(tmp_path: Path) -> AsyncIterator[Callable]:
+    """Starts a homeserver with settings of the test's own: `await start_homeserver(registration=…)`."""
+    async with AsyncExitStack() as stack:
+        started = 0
+
+        async def start(**settings: object) -> Homeserver:
+            nonlocal started
+            started += 1
+            return await stack.enter_async_context(
+                running_homeserver(tmp_path / f"data{started}", **settings)
+            )
+
+        yield start
