@@ -1,6 +1,6 @@
 """What every area stands on. Only `app.compose` sees it whole; a service gets the few parts that it names."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -9,9 +9,13 @@ from ranvier.app.config import Config
 from ranvier.app.lifecycle import Worker
 from ranvier.core.signing import SigningKey
 from ranvier.io.clock import Clock
+from ranvier.io.ports import HttpClient, Resolver
 from ranvier.io.randomness import Randomness
+from ranvier.services.accounts.passwords import DEFAULT_COST, PasswordCost
 from ranvier.services.changes import Changes, Waiters
 from ranvier.services.rooms.live import LiveRooms
+from ranvier.services.rooms.presenting import Presenting
+from ranvier.services.rooms.sight import Sight
 from ranvier.services.rooms.timeline import Author, Timeline
 from ranvier.services.rooms.writer import Effects, RoomWriters
 from ranvier.store.database import Database, Hint, Kind, Subscriber
@@ -26,6 +30,14 @@ class Composed(msgspec.Struct, frozen=True):
     workers: Sequence[Worker] = ()
 
 
+class Network(msgspec.Struct, frozen=True):
+    """The ways to other machines."""
+
+    http: HttpClient
+    resolver: Resolver
+    close: Callable[[], Awaitable[None]]
+
+
 class Ports(msgspec.Struct, frozen=True):
     """What comes from outside the process."""
 
@@ -35,6 +47,12 @@ class Ports(msgspec.Struct, frozen=True):
     randomness: Randomness
     signing_keys: Sequence[SigningKey]  # the first one signs
     registry: CollectorRegistry
+    network: Network
+    password_cost: PasswordCost = DEFAULT_COST
+
+    async def close(self) -> None:
+        await self.network.close()
+        await self.db.close()
 
 
 class Foundation(msgspec.Struct, frozen=True):
@@ -48,6 +66,8 @@ class Foundation(msgspec.Struct, frozen=True):
     live: LiveRooms
     writers: RoomWriters
     timeline: Timeline
+    presenting: Presenting
+    sight: Sight
 
 
 def lay_foundation(ports: Ports, interner: Interner, effects: Effects) -> Foundation:
@@ -61,7 +81,16 @@ def lay_foundation(ports: Ports, interner: Interner, effects: Effects) -> Founda
     waiters = Waiters()
     db.subscribe(_listener(changes, waiters))
     return Foundation(
-        ports, interner, nodes, changes, waiters, live, writers, Timeline(db, live, writers, author)
+        ports,
+        interner,
+        nodes,
+        changes,
+        waiters,
+        live,
+        writers,
+        Timeline(db, live, writers, author),
+        Presenting(nodes),
+        Sight(interner, nodes),
     )
 
 

@@ -1,10 +1,61 @@
 """Rooms: sending into them; who is in them; how they are made and found."""
 
 from ranvier.app.compose.foundation import Composed, Foundation
+from ranvier.http.client.create_room import CreateRoom
+from ranvier.http.client.directory import Directory
+from ranvier.http.client.list_public_rooms import ListPublicRooms
+from ranvier.http.client.mutual_rooms import MutualRoomsEndpoint
+from ranvier.http.client.report_content import ReportContent
+from ranvier.http.client.room_membership import RoomMembership
 from ranvier.http.client.room_send import RoomSend
+from ranvier.http.client.room_state import RoomStateEndpoints
+from ranvier.http.client.room_summary import RoomSummaries
+from ranvier.http.client.room_upgrades import RoomUpgrades
+from ranvier.http.client.space_hierarchy import SpaceHierarchy
+from ranvier.services.rooms.aliases import Aliases, FetchAlias
+from ranvier.services.rooms.canonical_alias import CanonicalAliases
+from ranvier.services.rooms.changing_state import ChangingState
+from ranvier.services.rooms.creating import Creating
+from ranvier.services.rooms.hierarchy import Hierarchies
+from ranvier.services.rooms.inviting import Inviting
+from ranvier.services.rooms.joining import Joining
+from ranvier.services.rooms.membership import Membership
+from ranvier.services.rooms.mutual_rooms import MutualRooms
+from ranvier.services.rooms.public_rooms import FetchPage, PublicRooms
+from ranvier.services.rooms.remote import RemoteRooms
+from ranvier.services.rooms.reporting import Reporting
+from ranvier.services.rooms.room_summary import Previews
 from ranvier.services.rooms.sending import Sending
+from ranvier.services.rooms.state import RoomState
+from ranvier.services.rooms.upgrading import Upgrading
 
 
-def compose_rooms(foundation: Foundation) -> Composed:
-    sending = Sending(foundation.ports.db, foundation.live, foundation.timeline)
-    return Composed(endpoints=[RoomSend(sending)])
+def compose_rooms(
+    foundation: Foundation, remote: RemoteRooms, fetch_alias: FetchAlias, fetch_page: FetchPage
+) -> Composed:
+    """`fetch_alias` and `fetch_page` ask other servers' directories."""
+    db, clock = foundation.ports.db, foundation.ports.clock
+    interner, timeline, sight = foundation.interner, foundation.timeline, foundation.sight
+    inviting = Inviting(db, interner, timeline, remote)
+    joining = Joining(db, interner, timeline, remote)
+    membership = Membership(db, timeline, inviting, remote)
+    aliases = Aliases(db, interner, sight, timeline, clock, fetch_alias)
+    state = RoomState(db, interner, foundation.nodes, sight, foundation.presenting, clock)
+    canonical_aliases = CanonicalAliases(db, interner, aliases.find_room)
+    changing_state = ChangingState(timeline, membership, inviting, joining, canonical_aliases)
+    creating = Creating(db, interner, timeline, inviting, clock)
+    return Composed(
+        endpoints=[
+            RoomSend(Sending(db, foundation.live, timeline)),
+            CreateRoom(creating),
+            RoomMembership(membership, joining, aliases),
+            RoomStateEndpoints(state, changing_state),
+            Directory(aliases),
+            ListPublicRooms(PublicRooms(db, interner, fetch_page)),
+            RoomSummaries(Previews(db, interner), aliases),
+            RoomUpgrades(Upgrading(db, interner, timeline, creating)),
+            SpaceHierarchy(Hierarchies(db, interner)),
+            MutualRoomsEndpoint(MutualRooms(db, interner)),
+            ReportContent(Reporting(db, interner, clock)),
+        ]
+    )

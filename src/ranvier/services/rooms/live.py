@@ -6,13 +6,17 @@ dropped here and read again.
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import islice
 from typing import Final
+
+import msgspec
 
 from ranvier.core.auth.power import PowerLevels
 from ranvier.core.auth.select import CREATE, JOIN_RULES, POWER_LEVELS
 from ranvier.core.events.parse import parse_stored
 from ranvier.core.events.pdu import Pdu
+from ranvier.core.events.redact import redact_content
 from ranvier.core.identifiers import RoomID, StateKey
 from ranvier.core.limits import MAX_PREV_EVENTS
 from ranvier.core.room_versions import RoomVersion, get_room_version
@@ -34,7 +38,19 @@ CORE_SLOTS: Final[tuple[StateKey, ...]] = (CREATE, POWER_LEVELS, JOIN_RULES)
 class LiveRoom:
     """One room: its pending head (with what is queued but not yet committed), and part of the state there."""
 
-    __slots__ = ("_power", "_slots", "heads", "is_stale", "nid", "revision", "room_id", "version")
+    __slots__ = (
+        "_pending",
+        "_power",
+        "_slots",
+        "effects",
+        "heads",
+        "is_stale",
+        "nid",
+        "queued_count",
+        "revision",
+        "room_id",
+        "version",
+    )
 
     def __init__(self, nid: int, room_id: RoomID, version: RoomVersion, revision: int) -> None:
         self.nid = nid
@@ -43,7 +59,10 @@ class LiveRoom:
         self.revision = revision  # of the committed head
         self.heads: tuple[Pdu, ...] = ()  # the forward extremities that the next event cites
         self.is_stale = False  # someone else changed the room: nothing may be built on this any more
+        self.queued_count = 0  # appends that are not on disk yet
+        self.effects: object = None  # what `Effects` knows at the pending head: replaced, never changed
         self._slots: dict[StateKey, Pdu | None] = {}
+        self._pending: dict[StateKey, Pdu] = {}  # state that is not on disk yet: nobody can read it again
         self._power: PowerLevels | None = None
 
     def missing(self, slots: Collection[StateKey]) -> list[StateKey]:
@@ -76,6 +95,7 @@ class LiveRoom:
         """Take in slots as they were committed; what is pending here is newer and stays."""
         if len(self._slots) + len(loaded) > MAX_SLOTS:
             self._slots = {slot: self._slots[slot] for slot in CORE_SLOTS if slot in self._slots}
+            self._slots.update(self._pending)
         for slot, pdu in loaded.items():
             self._slots.setdefault(slot, pdu)
 
@@ -84,21 +104,37 @@ class LiveRoom:
         copy = LiveRoom(self.nid, self.room_id, self.version, self.revision)
         copy.heads = self.heads
         copy._slots = dict(self._slots)
+        copy._pending = dict(self._pending)
+        copy.effects = self.effects
         return copy
 
     def join(self, fork: "LiveRoom") -> None:
         """Move the pending head to that of a fork: its events are about to be appended."""
         self.heads = fork.heads
         self._slots = fork._slots
+        self._pending = fork._pending
+        self.effects = fork.effects
         self._power = None
 
     def advance(self, pdu: Pdu) -> None:
         """Move the pending head: `pdu` was built on it and is about to be appended."""
         self.heads = (pdu,)
         if pdu.is_state:
-            self._slots[pdu.slot] = pdu
+            self._slots[pdu.slot] = self._pending[pdu.slot] = pdu
             if pdu.slot in (CREATE, POWER_LEVELS):
                 self._power = None
+
+    def redact(self, target: Pdu) -> None:
+        """Take away what a redaction leaves not of `target`, if that is state here."""
+        if target.is_state and self._slots.get(target.slot) == target:
+            self._slots[target.slot] = redacted(target, self.version)
+            self._power = None
+
+    def settle(self, pdus: Iterable[Pdu]) -> None:
+        """These events are on disk now."""
+        for pdu in pdus:
+            if pdu.is_state and self._pending.get(pdu.slot) == pdu:
+                del self._pending[pdu.slot]
 
 
 class LiveRooms:
@@ -124,19 +160,21 @@ class LiveRooms:
                     return None
                 # Another task may have loaded it meanwhile, and built on it.
                 room = self._rooms.setdefault(room_id, loaded)
-                if len(self._rooms) > MAX_ROOMS:
-                    self._rooms.popitem(last=False)
+                self._evict()
             missing = room.missing(wanted)
             if not missing:
                 self._rooms.move_to_end(room_id)
                 return room
-            learned = await self._db.read(read_slots, self._interner, room, missing)
+            learned = await self._db.read(
+                read_slots, self._interner, room.nid, room.room_id, room.version, missing
+            )
             if not room.is_stale:
                 room.learn(learned)
 
     def add(self, room: LiveRoom) -> None:
         """Keep a room that was just made."""
-        self._rooms[room.room_id] = room
+        self._rooms.setdefault(room.room_id, room)
+        self._evict()
 
     def drop(self, room: LiveRoom) -> None:
         """Forget a room whose head is no longer what the database has."""
@@ -144,23 +182,50 @@ class LiveRooms:
         if self._rooms.get(room.room_id) is room:
             del self._rooms[room.room_id]
 
+    def forget(self, room_id: RoomID, *, below: int | None = None) -> None:
+        """Drop the room if it is in memory (and of a revision before `below`)."""
+        room = self._rooms.get(room_id)
+        if room is not None and (below is None or room.revision < below):
+            self.drop(room)
+
+    def _evict(self) -> None:
+        """Let the room go that was not used for longest. One with queued appends must stay: its pending head
+        is known nowhere else, and two that build on one room would only be in each other's way."""
+        for room_id in list(islice(self._rooms, max(0, len(self._rooms) - MAX_ROOMS))):
+            room = self._rooms[room_id]
+            if room.queued_count:
+                self._rooms.move_to_end(room_id)
+            else:
+                self.drop(room)
+
 
 def pdu_of(record: EventRecord, room_id: RoomID, version: RoomVersion) -> Pdu:
-    """The event of a stored row."""
-    return parse_stored(record.json, record.event_id, room_id, version)
+    """The event of a stored row; if it was redacted, with what that left of its content."""
+    pdu = parse_stored(record.json, record.event_id, room_id, version)
+    return pdu if record.redacted_by is None else redacted(pdu, version)
+
+
+def redacted(pdu: Pdu, version: RoomVersion) -> Pdu:
+    """The event as whoever has its redaction knows it. Its `json` stays whole: ids and hashes are of that."""
+    return msgspec.structs.replace(pdu, content=redact_content(pdu.type, pdu.content, version))
 
 
 def read_slots(
-    txn: ReadTxn, interner: Interner, room: LiveRoom, slots: Sequence[StateKey]
+    txn: ReadTxn,
+    interner: Interner,
+    room_nid: int,
+    room_id: RoomID,
+    version: RoomVersion,
+    slots: Sequence[StateKey],
 ) -> dict[StateKey, Pdu | None]:
-    """What fills these slots of a room's state now; None where nothing does."""
+    """What fills these slots of a room's state now; None where nothing does. Cost: 2 or 3 queries."""
     found: dict[StateKey, Pdu | None] = dict.fromkeys(slots)
     slot_nids = find_state_key_nids(txn, interner, slots)
-    event_nids = state.list_current_slots(txn, room.nid, slot_nids.values())
+    event_nids = state.list_current_slots(txn, room_nid, slot_nids.values())
     records = events.list_events(txn, event_nids.values())
     for slot, slot_nid in slot_nids.items():
         if slot_nid in event_nids:
-            found[slot] = pdu_of(records[event_nids[slot_nid]], room.room_id, room.version)
+            found[slot] = pdu_of(records[event_nids[slot_nid]], room_id, version)
     return found
 
 
@@ -175,5 +240,5 @@ def _read_room(
     heads = sorted(events.list_events(txn, row.extremities).values(), key=lambda head: -head.depth)
     # Of more branches than an event may cite, the deepest are merged first; later events merge the rest.
     room.heads = tuple(pdu_of(head, room_id, version) for head in heads[:MAX_PREV_EVENTS])
-    room.learn(read_slots(txn, interner, room, list(slots)))
+    room.learn(read_slots(txn, interner, row.room_nid, room_id, version, list(slots)))
     return room

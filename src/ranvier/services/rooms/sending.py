@@ -9,6 +9,7 @@ from ranvier.core.errors import BadJsonValue, Forbidden, ServerFault, UserSuspen
 from ranvier.core.identifiers import EventID, RoomID, parse_event_id
 from ranvier.services.requester import Requester
 from ranvier.services.rooms.live import LiveRoom, LiveRooms
+from ranvier.services.rooms.relating import check_relation
 from ranvier.services.rooms.timeline import Draft, Timeline
 from ranvier.store.database import Database, Integrity, ReadTxn
 from ranvier.store.tables import events
@@ -29,7 +30,7 @@ class Sending:
         self._db = db
         self._live = live
         self._timeline = timeline
-        self._under_way: dict[ClientTransaction, asyncio.Future[EventID]] = {}
+        self._under_way: dict[ClientTransaction, asyncio.Future[EventID | None]] = {}
         self._sent: OrderedDict[ClientTransaction, EventID] = OrderedDict()
 
     async def send_message(
@@ -95,31 +96,37 @@ class Sending:
         sent = self._sent.get(transaction)
         if sent is not None:
             return sent
-        under_way = self._under_way.get(transaction)
-        if under_way is not None:
-            return await asyncio.shield(under_way)
+        while (under_way := self._under_way.get(transaction)) is not None:
+            event_id = await asyncio.shield(under_way)
+            if event_id is not None:
+                return event_id
         self._under_way[transaction] = promise = asyncio.get_running_loop().create_future()
         try:
             event_id = await self._send_or_find(room, transaction, draft)
-        except BaseException as error:
-            promise.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
-            promise.exception()  # nobody has to ask for it
-            raise
-        else:
             promise.set_result(event_id)
             return event_id
+        except Exception as error:
+            promise.set_exception(error)
+            promise.exception()  # nobody has to ask for it
+            raise
         finally:
             del self._under_way[transaction]
+            if not promise.done():  # this request was cancelled: the next one finds out what became of it
+                promise.set_result(None)
 
     async def _send_or_find(self, room: LiveRoom, transaction: ClientTransaction, draft: Draft) -> EventID:
         """Send first and ask later: a transaction id that was used before is rare, and `append` notices."""
+        if "m.relates_to" in draft.content:
+            sent = await self._db.read(_find_sent_or_check, transaction, draft)
+            if sent is not None:
+                return sent
         for _ in range(MAX_ATTEMPTS):
             try:
                 (event_id,) = await self._timeline.send(room.room_id, [draft])
             except Integrity:
                 found = await self._db.read(_find_sent, transaction)
                 if found is None:
-                    continue  # it was the id of another event in the same commit
+                    continue  # the transaction that used it has been forgotten meanwhile
                 event_id = found
             self._sent[transaction] = event_id
             if len(self._sent) > MAX_REMEMBERED:
@@ -138,6 +145,14 @@ def _find_sent(txn: ReadTxn, transaction: ClientTransaction) -> EventID | None:
     if event_nid is None:
         return None
     return events.list_events(txn, (event_nid,))[event_nid].event_id
+
+
+def _find_sent_or_check(txn: ReadTxn, transaction: ClientTransaction, draft: Draft) -> EventID | None:
+    """The event of this transaction, if it was sent: then whatever it relates to by now is no fault of it."""
+    sent = _find_sent(txn, transaction)
+    if sent is None:
+        check_relation(txn, transaction.room_nid, transaction.user_nid, draft.type, draft.content)
+    return sent
 
 
 def _transaction(requester: Requester, room: LiveRoom, request: str, txn_id: str) -> ClientTransaction:

@@ -1,13 +1,15 @@
 """What lists of rooms show of a room, kept as its state changes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from ranvier.core.events.pdu import Pdu
 from ranvier.core.identifiers import StateKey
+from ranvier.services.rooms.live import LiveRoom, read_slots
 from ranvier.store.database import WriteTxn
+from ranvier.store.tables.interned import Interner
 from ranvier.store.tables.rooms import RoomSummary, list_summaries, upsert_summary
 
 
@@ -54,3 +56,18 @@ def store_summary(txn: WriteTxn, room_nid: int, state_now: Sequence[Pdu]) -> Non
     if changes:
         summary = list_summaries(txn, (room_nid,)).get(room_nid, RoomSummary())
         upsert_summary(txn, room_nid, msgspec.structs.replace(summary, **changes))
+
+
+def refresh_summary(txn: WriteTxn, interner: Interner, room: LiveRoom, changed: Collection[StateKey]) -> None:
+    """Make the room's summary anew from its state now, after changes other than by new events alone.
+
+    Cost: nothing if no list shows what changed; else 4 statements.
+    """
+    if not any(slot in _FIELDS for slot in changed):
+        return
+    found = read_slots(txn, interner, room.nid, room.room_id, room.version, list(_FIELDS))
+    fields: dict[str, Any] = {}
+    for slot, pdu in found.items():
+        if pdu is not None:
+            fields |= _FIELDS[slot](pdu)
+    upsert_summary(txn, room.nid, RoomSummary(**fields))

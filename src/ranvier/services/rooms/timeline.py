@@ -1,10 +1,10 @@
 """The write path: every event of a local user becomes part of its room here, and nowhere else.
 
-How a message goes in: docs/adr/0002-main-job.md. Between finding the room and queueing the append is no await:
-what is built on a head will follow it.
+How a message goes in: docs/adr/0002-main-job.md. Between finding the room and queueing the append is no
+await: what is built on a head will follow it.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -12,21 +12,22 @@ import msgspec
 from ranvier.core.auth.check import check_state_dependent
 from ranvier.core.auth.power import may_redact
 from ranvier.core.auth.select import auth_keys_for
-from ranvier.core.canonical_json import JsonObject, parse_object
-from ranvier.core.errors import Forbidden, NotFound, ServerFault
+from ranvier.core.canonical_json import JsonObject, encode, parse_object
+from ranvier.core.errors import AuthRejected, Forbidden, MatrixError, NotFound, ServerFault
 from ranvier.core.events.build import EventTemplate, Placement, build_event
 from ranvier.core.events.pdu import Pdu
 from ranvier.core.hashes import reference_hash
 from ranvier.core.identifiers import EventID, RoomID, ServerName, StateKey, UserID
-from ranvier.core.room_versions import RoomVersion
+from ranvier.core.room_versions import DEFAULT_ROOM_VERSION, RoomVersion
 from ranvier.core.signing import SigningKey
 from ranvier.io.clock import Clock
 from ranvier.io.randomness import Randomness
 from ranvier.services.rooms.live import CORE_SLOTS, LiveRoom, LiveRooms, pdu_of
-from ranvier.services.rooms.writer import Item, RoomWriters
+from ranvier.services.rooms.writer import Also, Item, RoomWriters
 from ranvier.store.database import Conflict, Database, Integrity
 from ranvier.store.tables import events
 from ranvier.store.tables.client_transactions import ClientTransaction
+from ranvier.store.tables.events import EventRecord
 from ranvier.store.tables.prepared import Outcome, PreparedEvent
 
 MAX_ATTEMPTS: Final = 10
@@ -85,17 +86,17 @@ class Timeline:
         when a draft has a transaction, which may have been used before.
         """
         for _ in range(MAX_ATTEMPTS):
-            targets = await self._read_targets(room_id, drafts)
-            room = await self._live.find(room_id)
-            if room is None:
-                raise Forbidden("You are not in this room.")
-            await self._writers.prepare(room)
-            room = await self._live.find(room_id, {*needs, *_needed_slots(drafts, room.version)})
-            if room is None:
-                raise Forbidden("You are not in this room.")
-            if check is not None:
-                check(room)
-            event_ids, items = self._build_all(room, drafts, targets)
+            targets = await self._read_targets(drafts)
+            room = await self._ready(room_id, {*needs, *_needed_slots(drafts)})
+            try:
+                if check is not None:
+                    check(room)
+                event_ids, items = self._build_all(room, drafts, targets)
+            except (AuthRejected, MatrixError):
+                # What says no may be older than what the database has.
+                if await self._writers.is_current(room):
+                    raise
+                continue
             if not items:
                 return event_ids
             try:
@@ -110,10 +111,42 @@ class Timeline:
             return event_ids
         raise ServerFault("the room changes too fast")
 
-    async def create(self, version: RoomVersion, drafts: Sequence[Draft]) -> RoomID:
-        """Make a room of `drafts`, the first of which is its create event; all are stored at once or none is.
+    async def build(self, room_id: RoomID, draft: Draft) -> tuple[Pdu, RoomVersion]:
+        """The signed event that `draft` would become now, allowed by the room but not appended to it: for an
+        invite, which the invited user's server is to sign first.
 
-        Raises: AuthRejected, BadEvent, TooLarge, BadJson.
+        Raises: Forbidden, AuthRejected, and what building raises.
+        """
+        for _ in range(MAX_ATTEMPTS):
+            room = await self._ready(room_id, _needed_slots([draft]))
+            try:
+                return self._build(room, draft), room.version
+            except AuthRejected:
+                if await self._writers.is_current(room):
+                    raise
+        raise ServerFault("the room changes too fast")
+
+    async def _ready(self, room_id: RoomID, slots: Collection[StateKey]) -> LiveRoom:
+        """The room with all that building on it takes. From the return on, until the caller awaits, nothing
+        else changes it.
+
+        Raises: Forbidden when the room is not known here.
+        """
+        prepared: LiveRoom | None = None
+        while True:
+            room = await self._live.find(room_id, slots)
+            if room is None:
+                raise Forbidden("You are not in this room.")
+            if room is prepared:
+                return room
+            await self._writers.prepare(room)
+            prepared = room
+
+    async def create(self, version: RoomVersion, drafts: Sequence[Draft], also: Also | None = None) -> RoomID:
+        """Make a room of `drafts`, the first of which is its create event; all are stored at once or none is,
+        together with what `also` writes.
+
+        Raises: AuthRejected, BadEvent, TooLarge, BadJson; what `also` raises.
         """
         named_by_hash = version.auth.room_id_is_create_hash
         room_id = None if named_by_hash else self._new_room_id()
@@ -123,11 +156,11 @@ class Timeline:
         room.advance(create)
         items = [self._item(room, create, drafts[0], redacts_target=False)]
         for draft in drafts[1:]:
-            room.learn(dict.fromkeys(room.missing(_needed_slots([draft], version))))
+            room.learn(dict.fromkeys(room.missing(_slots_of(draft, version))))
             pdu = self._build(room, draft)
             items.append(self._item(room, pdu, draft, redacts_target=False))
             room.advance(pdu)
-        await self._writers.create(room, items)
+        await self._writers.create(room, items, also)
         return room.room_id
 
     def _build_all(
@@ -144,18 +177,23 @@ class Timeline:
                 event_ids.append(same.event_id)
                 continue
             pdu = self._build(pending, draft)
-            target = targets.get(draft.redacts) if draft.redacts is not None else None
+            target = None if draft.redacts is None else _find_target(pending, draft.redacts, targets)
             if target is not None and not may_redact(pdu, target, pending.power):
                 raise Forbidden("You may not redact this event.")
             items.append(self._item(pending, pdu, draft, redacts_target=target is not None))
             event_ids.append(pdu.event_id)
             pending.advance(pdu)
+            if target is not None:
+                pending.redact(target)
         if pending is not room:
             room.join(pending)
         return event_ids, items
 
     def _build(self, room: LiveRoom, draft: Draft) -> Pdu:
         """The signed event on the room's pending head. Raises: AuthRejected, and what building raises."""
+        if draft.type == "m.room.create":
+            # Nothing else stands in its way: the rules on create events look at what it cites.
+            raise AuthRejected("1.1", "a room has one create event")
         slots = auth_keys_for(draft.type, draft.sender, draft.state_key, draft.content, room.version)
         authorizing = tuple(pdu for slot in slots if (pdu := room.state(*slot)) is not None)
         depth = max((head.depth for head in room.heads), default=0) + 1
@@ -200,18 +238,10 @@ class Timeline:
         )
         return Item(prepared, self._writers.effect_of(room, pdu))
 
-    async def _read_targets(self, room_id: RoomID, drafts: Sequence[Draft]) -> "_Targets":
-        """What is to be redacted. Raises: NotFound when one is not an event of this room."""
-        targets: _Targets = {}
-        for draft in drafts:
-            if draft.redacts is None or draft.type != "m.room.redaction":
-                continue
-            record = await self._db.read(events.find_event, draft.redacts)
-            room = await self._live.find(room_id)
-            if record is None or room is None or record.room_nid != room.nid or record.status.is_outlier:
-                raise NotFound("There is no such event in this room.")
-            targets[draft.redacts] = pdu_of(record, room_id, room.version)
-        return targets
+    async def _read_targets(self, drafts: Sequence[Draft]) -> "_Targets":
+        """The events that are to be redacted, those that are here."""
+        redacted = {draft.redacts for draft in drafts if draft.redacts is not None}
+        return await self._db.read(events.list_events_by_id, redacted) if redacted else {}
 
     def _new_room_id(self) -> RoomID:
         return RoomID(f"!{self._author.randomness.text(18)}:{self._author.server}")
@@ -220,7 +250,7 @@ class Timeline:
         return EventID(f"${self._author.randomness.text(18)}:{self._author.server}")
 
 
-_Targets = dict[EventID, Pdu]
+_Targets = Mapping[EventID, EventRecord]
 
 
 class _Parents(msgspec.Struct, frozen=True):
@@ -231,13 +261,26 @@ class _Parents(msgspec.Struct, frozen=True):
     depth: int
 
 
-def _needed_slots(drafts: Sequence[Draft], version: RoomVersion) -> set[StateKey]:
-    """What authorizing these events looks at, and the slots that they fill."""
-    slots: set[StateKey] = set(CORE_SLOTS)
-    for draft in drafts:
-        slots.update(auth_keys_for(draft.type, draft.sender, draft.state_key, draft.content, version))
-        if draft.state_key is not None:
-            slots.add((draft.type, draft.state_key))
+def _find_target(room: LiveRoom, event_id: EventID, targets: _Targets) -> Pdu:
+    """Raises: NotFound when that is no event of the room. Asked last, so that only members learn of it."""
+    record = targets.get(event_id)
+    if record is None or record.room_nid != room.nid or record.status.is_outlier:
+        raise NotFound("There is no such event in this room.")
+    return pdu_of(record, room.room_id, room.version)
+
+
+def _needed_slots(drafts: Sequence[Draft]) -> set[StateKey]:
+    """What authorizing these events looks at, and the slots that they fill, whatever the room version."""
+    return {slot for draft in drafts for slot in _slots_of(draft, DEFAULT_ROOM_VERSION)}
+
+
+def _slots_of(draft: Draft, version: RoomVersion) -> set[StateKey]:
+    slots: set[StateKey] = {
+        *CORE_SLOTS,
+        *auth_keys_for(draft.type, draft.sender, draft.state_key, draft.content, version),
+    }
+    if draft.state_key is not None:
+        slots.add((draft.type, draft.state_key))
     return slots
 
 
@@ -248,4 +291,5 @@ def _find_same(room: LiveRoom, draft: Draft) -> Pdu | None:
     current = room.state(draft.type, draft.state_key)
     if current is None or current.sender != draft.sender or current.content != draft.content:
         return None
-    return current
+    # To Python, 1, 1.0 and True are equal; to JSON they are not.
+    return current if encode(current.content) == encode(draft.content) else None

@@ -5,17 +5,19 @@ appends of one room still come in the order in which they were built.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol
 
 import msgspec
 
 from ranvier.core.events.pdu import Pdu
+from ranvier.core.identifiers import StateKey
+from ranvier.core.room_versions import get_room_version
 from ranvier.io.clock import Clock
-from ranvier.services.rooms.live import LiveRoom, LiveRooms
-from ranvier.services.rooms.summaries import store_summary
-from ranvier.store.database import Conflict, Database, WriteTxn
-from ranvier.store.tables import rooms
+from ranvier.services.rooms.live import LiveRoom, LiveRooms, pdu_of
+from ranvier.services.rooms.summaries import refresh_summary, store_summary
+from ranvier.store.database import Conflict, Database, Integrity, WriteTxn
+from ranvier.store.tables import events, rooms, state
 from ranvier.store.tables.append import append, remember_appended
 from ranvier.store.tables.interned import Interner
 from ranvier.store.tables.prepared import Appended, Batch, PreparedEvent
@@ -30,6 +32,19 @@ class Item(msgspec.Struct, frozen=True):
 
     prepared: PreparedEvent
     effect: object
+
+
+Also = Callable[[WriteTxn, int], None]
+"""What is to be written together with a new room, given its room_nid. What it raises undoes the room."""
+
+
+class Merge(msgspec.Struct, frozen=True):
+    """Events that change a room otherwise than by standing behind its head, and the revision at which they
+    do."""
+
+    revision: int
+    items: Sequence[Item]
+    slots: Collection[StateKey] = ()  # of the room's state now that they change
 
 
 class Effects(Protocol):
@@ -85,19 +100,58 @@ class RoomWriters:
         queue = self._queues.get(room.nid)
         if queue is None:
             queue = self._queues[room.nid] = _Queue(room)
+        if queue.room is not room:
+            # Its pending head has moved on to events that will not be appended.
+            self._live.drop(room)
+            raise Conflict("the room is in memory twice")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        queue.waiting.append((items, done))
+        queue.waiting.append(_Request(items, done))
+        room.queued_count += 1
         if queue.task is None:
             queue.task = asyncio.create_task(self._work(queue))
         await asyncio.shield(done)
 
-    async def create(self, room: LiveRoom, items: Sequence[Item]) -> None:
+    async def append_merging(self, room: LiveRoom, merge: Callable[[WriteTxn], Merge]) -> None:
+        """Append events that stand beside the head of a room. `merge` says in the transaction what they do.
+
+        What of the room is in memory is forgotten, and what is being built on it meets a Conflict.
+
+        Raises: Conflict when the room moved on from the revision of `merge`; what `merge` raises; StoreFault.
+        """
+        while (queue := self._queues.get(room.nid)) is not None and queue.task is not None:
+            await asyncio.wait({queue.task})
+        # RACE: no await between this and the queueing of the write, so nothing is appended in between.
+        self._live.forget(room.room_id)
+        appended = await self._db.write(self._merge, room, merge)
+        # Who read the room meanwhile may have read it as it was before.
+        self._live.forget(room.room_id, below=appended.revision)
+        remember_appended(self._interner, self._nodes, appended)
+
+    async def is_current(self, room: LiveRoom) -> bool:
+        """Whether what was decided about a room in memory was decided on the truth: another process may have
+        changed the room. If so, it is dropped, to be read again.
+
+        Cost: 1 query, or the wait for the appends that are under way, which tells as well.
+        """
+        queue = self._queues.get(room.nid)
+        if queue is not None and queue.task is not None:
+            await asyncio.wait({queue.task})
+            return not room.is_stale
+        stored = await self._db.read(rooms.find_room, room.room_id)
+        is_current = not room.is_stale and (
+            room.queued_count > 0 or (stored is not None and stored.revision <= room.revision)
+        )
+        if not is_current:
+            self._live.drop(room)
+        return is_current
+
+    async def create(self, room: LiveRoom, items: Sequence[Item], also: Also | None = None) -> None:
         """Make a room of its first events; return when they are on disk.
 
-        Raises: StoreFault.
+        Raises: StoreFault; what `also` raises.
         """
-        room.nid, appended = await self._db.write(self._create, room, items)
-        self._remember(room, appended)
+        room.nid, appended = await self._db.write(self._create, room, items, also)
+        self._remember(room, items, appended)
         self._live.add(room)
 
     async def _work(self, queue: "_Queue") -> None:
@@ -105,35 +159,67 @@ class RoomWriters:
         while queue.waiting:
             batch = queue.take()
             try:
-                appended = await self._db.write(
-                    self._append, queue.room, [item for part, _ in batch for item in part]
-                )
+                await self._append_all(queue.room, batch)
             except Exception as error:
                 # The room in memory is ahead of the database now.
                 self._live.drop(queue.room)
                 del self._queues[queue.room.nid]
                 queue.fail(batch, error)
                 return
-            self._remember(queue.room, appended)
-            for _, done in batch:
-                if not done.done():
-                    done.set_result(None)
         del self._queues[queue.room.nid]
 
-    def _remember(self, room: LiveRoom, appended: Appended) -> None:
+    async def _append_all(self, room: LiveRoom, batch: Sequence["_Request"]) -> None:
+        """Append requests in one transaction; one by one if that is against a constraint, so that only the
+        one whose fault it is learns of it. Those that were not appended are not done then."""
+        try:
+            await self._append_once(room, batch)
+        except Integrity:
+            if len(batch) == 1:
+                raise
+            for request in batch:
+                await self._append_once(room, [request])
+
+    async def _append_once(self, room: LiveRoom, batch: Sequence["_Request"]) -> None:
+        items = [item for request in batch for item in request.items]
+        appended = await self._db.write(self._append, room, items)
+        self._remember(room, items, appended)
+        for request in batch:
+            request.finish(room)
+
+    def _remember(self, room: LiveRoom, items: Sequence[Item], appended: Appended) -> None:
         room.revision = appended.revision
+        room.settle(item.prepared.pdu for item in items)
         remember_appended(self._interner, self._nodes, appended)
 
-    def _create(self, txn: WriteTxn, room: LiveRoom, items: Sequence[Item]) -> tuple[int, Appended]:
+    def _create(
+        self, txn: WriteTxn, room: LiveRoom, items: Sequence[Item], also: Also | None
+    ) -> tuple[int, Appended]:
         row = rooms.insert_room(txn, room.room_id, room.version.name)
         if row.extremities:
             raise Conflict("the room exists")
-        return row.room_nid, self._append_to(txn, row.room_nid, row.revision, items)
+        appended = self._append_to(txn, row.room_nid, row.revision, items)
+        if also is not None:
+            also(txn, row.room_nid)
+        return row.room_nid, appended
 
     def _append(self, txn: WriteTxn, room: LiveRoom, items: Sequence[Item]) -> Appended:
         return self._append_to(txn, room.nid, room.revision, items)
 
+    def _merge(self, txn: WriteTxn, room: LiveRoom, merge: Callable[[WriteTxn], Merge]) -> Appended:
+        merged = merge(txn)
+        appended = self._append_items(txn, room.nid, merged.revision, merged.items)
+        refresh_summary(txn, self._interner, room, merged.slots)
+        return appended
+
     def _append_to(self, txn: WriteTxn, room_nid: int, revision: int, items: Sequence[Item]) -> Appended:
+        appended = self._append_items(txn, room_nid, revision, items)
+        prepared = [item.prepared for item in items]
+        store_summary(
+            txn, room_nid, [*_redacted_state(txn, room_nid, prepared), *(one.pdu for one in prepared)]
+        )
+        return appended
+
+    def _append_items(self, txn: WriteTxn, room_nid: int, revision: int, items: Sequence[Item]) -> Appended:
         prepared = tuple([item.prepared for item in items])
         batch = Batch(room_nid=room_nid, events=prepared, now_ms=self._clock.now_ms(), revision=revision)
         appended = append(txn, self._interner, self._nodes, batch)
@@ -144,8 +230,38 @@ class RoomWriters:
         ]
         if effects:
             self._effects.store(txn, room_nid, effects)
-        store_summary(txn, room_nid, [event.pdu for event in prepared])
         return appended
+
+
+def _redacted_state(txn: WriteTxn, room_nid: int, prepared: Sequence[PreparedEvent]) -> list[Pdu]:
+    """State of now that these events redacted, as that left it. No query where nothing is redacted."""
+    targets = [one.pdu.redacts for one in prepared if one.redacts_target and one.pdu.redacts is not None]
+    if not targets:
+        return []
+    records = events.list_events_by_id(txn, targets).values()
+    slots = [record.state_key_nid for record in records if record.state_key_nid is not None]
+    current = state.list_current_slots(txn, room_nid, slots).values()
+    room = rooms.list_rooms(txn, (room_nid,))[room_nid]
+    version = get_room_version(room.version)
+    return [pdu_of(record, room.room_id, version) for record in records if record.event_nid in current]
+
+
+class _Request(msgspec.Struct, eq=False):
+    """Events that one caller appends together, and waits for."""
+
+    items: Sequence[Item]
+    done: asyncio.Future[None]
+
+    def finish(self, room: LiveRoom, error: Exception | None = None) -> None:
+        """Tell the caller; nothing if that has happened, or if nobody waits."""
+        room.queued_count -= 1
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
+            self.done.exception()  # a cancelled caller does not ask for it
 
 
 class _Queue:
@@ -155,25 +271,26 @@ class _Queue:
 
     def __init__(self, room: LiveRoom) -> None:
         self.room = room
-        self.waiting: list[tuple[Sequence[Item], asyncio.Future[None]]] = []
+        self.waiting: list[_Request] = []
         self.task: asyncio.Task[None] | None = None
 
-    def take(self) -> list[tuple[Sequence[Item], asyncio.Future[None]]]:
+    def take(self) -> list[_Request]:
         """The next requests, oldest first, with at most MAX_BATCH events unless the first alone has more."""
         count = 0
-        for index, (items, _) in enumerate(self.waiting):
-            count += len(items)
+        for index, request in enumerate(self.waiting):
+            count += len(request.items)
             if count > MAX_BATCH and index:
                 taken, self.waiting = self.waiting[:index], self.waiting[index:]
                 return taken
         taken, self.waiting = self.waiting, []
         return taken
 
-    def fail(self, batch: Sequence[tuple[Sequence[Item], asyncio.Future[None]]], error: Exception) -> None:
-        """Tell those of `batch` what went wrong, and those behind it that they are to build anew."""
-        for _, done in batch:
-            if not done.done():
-                done.set_exception(error)
-        for _, done in self.waiting:
-            if not done.done():
-                done.set_exception(Conflict("what this was built on was not appended"))
+    def fail(self, batch: Sequence[_Request], error: Exception) -> None:
+        """Tell the first of `batch` that is not appended what went wrong (all of them if that is no fault of
+        its events), and those behind it that they are to build anew."""
+        unappended = [request for request in batch if not request.done.done()]
+        faulty = unappended[:1] if isinstance(error, Integrity) else unappended
+        for request in faulty:
+            request.finish(self.room, error)
+        for request in (*unappended[len(faulty) :], *self.waiting):
+            request.finish(self.room, Conflict("what this was built on was not appended"))

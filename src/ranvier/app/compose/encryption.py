@@ -1,0 +1,44 @@
+"""End-to-end encryption, as far as a server has a part in it: public keys, signatures, backups, and messages from
+device to device."""
+
+from ranvier.app.compose.foundation import Composed, Foundation
+from ranvier.http.client.cross_signing import CrossSigningEndpoints
+from ranvier.http.client.dehydrated_device import DehydratedDeviceEndpoints
+from ranvier.http.client.key_backup import KeyBackupKeys, KeyBackupVersions
+from ranvier.http.client.keys import KeyEndpoints
+from ranvier.http.client.to_device import ToDeviceEndpoints
+from ranvier.services.accounts.uia import UserInteractive
+from ranvier.services.devices.claims import KeyClaims
+from ranvier.services.devices.cross_signing import CrossSigning
+from ranvier.services.devices.dehydrated import DehydratedDevices
+from ranvier.services.devices.device_lists import DeviceListChanges
+from ranvier.services.devices.key_backup import KeyBackups
+from ranvier.services.devices.key_signatures import KeySignatures
+from ranvier.services.devices.key_upload import KeyUploads
+from ranvier.services.devices.keys import Keys
+from ranvier.services.devices.remote import RemoteKeyServers
+from ranvier.services.devices.repetitions import RequestForgetter
+from ranvier.services.devices.to_device import ToDevice
+
+
+def compose_encryption(foundation: Foundation, uia: UserInteractive, remote: RemoteKeyServers) -> Composed:
+    """`remote` asks other servers for keys of their users."""
+    ports, interner = foundation.ports, foundation.interner
+    db, clock = ports.db, ports.clock
+    backups = KeyBackups(db)
+    return Composed(
+        endpoints=[
+            KeyEndpoints(
+                KeyUploads(db),
+                Keys(db, interner, clock, remote),
+                KeyClaims(db, interner, clock, remote),
+                DeviceListChanges(db, interner),
+            ),
+            CrossSigningEndpoints(CrossSigning(db, uia), KeySignatures(db, interner)),
+            ToDeviceEndpoints(ToDevice(db, interner, clock, ports.randomness)),
+            KeyBackupVersions(backups),
+            KeyBackupKeys(backups),
+            DehydratedDeviceEndpoints(DehydratedDevices(db, clock)),
+        ],
+        workers=[RequestForgetter(db, clock)],
+    )

@@ -1,0 +1,108 @@
+"""Other servers: what we ask of them, and what they send and ask of us."""
+
+import msgspec
+
+from ranvier.app.compose.foundation import Composed, Foundation
+from ranvier.core.federation.edus import DirectToDevice, Presence, Receipts, Typing
+from ranvier.core.identifiers import ServerName
+from ranvier.http.federation.guard import Origins
+from ranvier.http.federation.keys import Keys
+from ranvier.http.federation.transactions import Transactions
+from ranvier.http.federation.version import Version
+from ranvier.services.devices.to_device import ToDevice
+from ranvier.services.ephemeral.typing import Typing as LocalTyping
+from ranvier.services.federation.edus import DeviceEdus, PresenceEdus, RoomEdus
+from ranvier.services.federation.gate import Gate
+from ranvier.services.federation.inbound import EduHandlers, Inbound, TransactionSweeper
+from ranvier.services.federation.own_keys import Notary, OwnKeys
+from ranvier.services.federation.room_queues import RoomQueues
+from ranvier.services.remote.finder import Finder
+from ranvier.services.remote.keyring import Keyring
+from ranvier.services.remote.requests import Requests
+from ranvier.services.remote.standing import Standings
+from ranvier.services.remote.verification import Verification
+from ranvier.services.rooms.admission import Admission
+from ranvier.services.rooms.backfilling import Backfilling
+from ranvier.services.rooms.checking import Checking
+from ranvier.services.rooms.claimed_state import ClaimedStates
+from ranvier.services.rooms.missing import Missing
+from ranvier.services.rooms.outliers import Outliers
+from ranvier.services.rooms.past import Past
+from ranvier.services.rooms.receiving import Receiving
+
+
+class Remote(msgspec.Struct, frozen=True):
+    """The ways to other servers."""
+
+    standings: Standings
+    requests: Requests
+    keyring: Keyring
+    origins: Origins
+
+
+class Intake(msgspec.Struct, frozen=True):
+    """How events of other servers come in."""
+
+    checking: Checking
+    missing: Missing
+    outliers: Outliers
+    admission: Admission
+    queues: RoomQueues
+    backfilling: Backfilling
+
+
+def lay_remote(foundation: Foundation) -> Remote:
+    ports, interner = foundation.ports, foundation.interner
+    config, db, clock = ports.config, ports.db, ports.clock
+    network, key = ports.network, ports.signing_keys[0]
+    finder = Finder(network.http, network.resolver, clock, ports.randomness, config.federation.addresses)
+    standings = Standings(db, interner, clock, ports.randomness)
+    requests = Requests(config.name, key, finder, standings, network.http, clock)
+    own_keys = {key.key_id: key.verify_key for key in ports.signing_keys}
+    notaries = [ServerName(name) for name in config.federation.trusted_notaries]
+    keyring = Keyring(db, interner, requests, clock, own_keys, notaries)
+    return Remote(standings, requests, keyring, Origins(Verification(config.name, keyring, standings)))
+
+
+def lay_intake(foundation: Foundation, remote: Remote) -> Intake:
+    db, interner, nodes = foundation.ports.db, foundation.interner, foundation.nodes
+    checking = Checking(remote.keyring)
+    missing = Missing(remote.requests, checking)
+    clock = foundation.ports.clock
+    outliers = Outliers(db, interner, nodes, clock)
+    claimed = ClaimedStates(db, interner, nodes, missing, outliers)
+    admission = Admission(db, interner, nodes, foundation.live, foundation.writers, outliers)
+    receiving = Receiving(db, checking, missing, outliers, claimed, admission)
+    past = Past(db, interner, nodes, outliers, clock)
+    backfilling = Backfilling(db, interner, missing, receiving, past, clock)
+    return Intake(checking, missing, outliers, admission, RoomQueues(receiving), backfilling)
+
+
+def compose_federation(
+    foundation: Foundation, remote: Remote, intake: Intake, typing: LocalTyping
+) -> Composed:
+    ports, interner = foundation.ports, foundation.interner
+    server, db, clock = ports.config.name, ports.db, ports.clock
+    own_keys = OwnKeys(server, ports.signing_keys, clock)
+    notary = Notary(server, ports.signing_keys[0], own_keys, remote.keyring)
+    gate = Gate(interner)
+    inbound = Inbound(db, interner, clock, gate, intake.queues, _edu_handlers(foundation, gate, typing))
+    return Composed(
+        endpoints=[Keys(own_keys, notary, clock), Version(), Transactions(inbound)],
+        workers=[TransactionSweeper(db, clock)],
+    )
+
+
+def _edu_handlers(foundation: Foundation, gate: Gate, typing: LocalTyping) -> EduHandlers:
+    ports, interner = foundation.ports, foundation.interner
+    db, clock = ports.db, ports.clock
+    of_rooms = RoomEdus(db, interner, clock, gate, typing)
+    of_devices = DeviceEdus(ToDevice(db, interner, clock, ports.randomness))
+    handlers: EduHandlers = {
+        Typing: of_rooms.typing,
+        Receipts: of_rooms.receipts,
+        DirectToDevice: of_devices.direct_to_device,
+    }
+    if ports.config.presence.enabled:
+        return {**handlers, Presence: PresenceEdus(db, interner, clock).presence}
+    return handlers

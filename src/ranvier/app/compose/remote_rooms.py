@@ -1,0 +1,94 @@
+"""Rooms that span servers: entering those of others, letting others into ours, and answering for them."""
+
+import asyncio
+from typing import Final
+
+from ranvier.app.compose.federation import Intake, Remote
+from ranvier.app.compose.foundation import Composed, Foundation
+from ranvier.http.federation.backfill import Backfill
+from ranvier.http.federation.events import Events
+from ranvier.http.federation.invites import Invites
+from ranvier.http.federation.joins import Joins
+from ranvier.http.federation.knocks import Knocks
+from ranvier.http.federation.leaves import Leaves
+from ranvier.http.federation.public_rooms import PublicRoomsOfThisServer
+from ranvier.http.federation.queries import Queries
+from ranvier.services.accounts.profiles import FetchProfile, Profiles
+from ranvier.services.federation.admissions import Admissions, Doorkeeper
+from ranvier.services.federation.destination import Wires
+from ranvier.services.federation.directories import RemoteDirectories
+from ranvier.services.federation.gate import Gate
+from ranvier.services.federation.invitations import Invitations
+from ranvier.services.federation.offers import Offers
+from ranvier.services.federation.outbound import Outbound
+from ranvier.services.federation.passing import PassingReader
+from ranvier.services.federation.relaying import Relaying
+from ranvier.services.federation.serving import Serving
+from ranvier.services.federation.sight import ServerSights
+from ranvier.services.flows.handshake import Handshake
+from ranvier.services.flows.remote_inviting import RemoteInviting
+from ranvier.services.flows.remote_joining import RemoteJoining, RoomStore
+from ranvier.services.flows.remote_knocking import RemoteKnocking
+from ranvier.services.flows.remote_leaving import RemoteLeaving
+from ranvier.services.flows.remote_rooms import FederatedRooms
+from ranvier.services.rooms.aliases import Aliases
+from ranvier.services.rooms.elsewhere import Elsewhere
+from ranvier.services.rooms.public_rooms import PublicRooms
+from ranvier.services.rooms.timeline import Author
+
+MAX_UNDER_WAY: Final = 200
+"""Transactions to all servers together."""
+
+
+def lay_remote_rooms(foundation: Foundation, remote: Remote, intake: Intake) -> FederatedRooms:
+    """What users of this server do in rooms of others."""
+    ports = foundation.ports
+    db, clock, interner, nodes = ports.db, ports.clock, foundation.interner, foundation.nodes
+    author = Author(ports.config.name, ports.signing_keys[0], clock, ports.randomness)
+    handshake = Handshake(remote.requests, author)
+    elsewhere = Elsewhere(db, interner, nodes, foundation.live, clock)
+    store = RoomStore(db, interner, nodes, foundation.live, clock)
+    relaying = Relaying(db, intake.checking, intake.admission)
+    return FederatedRooms(
+        RemoteJoining(handshake, intake.checking, store, intake.admission),
+        RemoteKnocking(handshake, elsewhere, intake.checking),
+        RemoteLeaving(handshake, elsewhere, author),
+        RemoteInviting(db, interner, foundation.timeline, remote.requests, relaying),
+    )
+
+
+def compose_remote_rooms(
+    foundation: Foundation, remote: Remote, intake: Intake, fetch_profile: FetchProfile
+) -> Composed:
+    """What other servers ask of our rooms."""
+    ports = foundation.ports
+    db, clock, interner, nodes = ports.db, ports.clock, foundation.interner, foundation.nodes
+    server = ports.config.name
+    gate = Gate(interner)
+    doorkeeper = Doorkeeper(server, ports.signing_keys[0])
+    relaying = Relaying(db, intake.checking, intake.admission)
+    offers = Offers(db, interner, foundation.live, gate, clock)
+    admissions = Admissions(db, interner, nodes, gate, offers, relaying, doorkeeper)
+    elsewhere = Elsewhere(db, interner, nodes, foundation.live, clock)
+    directories = RemoteDirectories(remote.requests)
+    aliases = Aliases(db, interner, foundation.sight, foundation.timeline, clock, directories.resolve)
+    sights = ServerSights(interner, nodes)
+    slots = asyncio.Semaphore(MAX_UNDER_WAY)
+    wires = Wires(server, db, remote.requests, sights, clock, slots)
+    passing = PassingReader(interner, clock, tells_presence=ports.config.presence.enabled)
+    outbound = Outbound(wires, interner, passing, f"{clock.now_ms()}-{ports.randomness.text(6)}-")
+    remote.standings.subscribe(outbound.wake)
+    serving = Serving(server, db, clock, nodes, gate, sights)
+    return Composed(
+        endpoints=[
+            Events(serving),
+            Backfill(serving),
+            Joins(offers, admissions),
+            Leaves(offers, admissions),
+            Knocks(offers, admissions),
+            Invites(Invitations(db, interner, elsewhere, intake.checking, doorkeeper)),
+            Queries(server, aliases, Profiles(server, db, clock, fetch_profile)),
+            PublicRoomsOfThisServer(PublicRooms(db, interner, directories.list_rooms)),
+        ],
+        workers=[outbound],
+    )

@@ -1,0 +1,43 @@
+"""What happened around an event. Spec: client-server API, "Event Context"."""
+
+from typing import Any
+
+from ranvier.core.identifiers import parse_event_id, parse_room_id
+from ranvier.core.tokens import encode_room_token
+from ranvier.http.client.room_history import DEFAULT_LIMIT, event_filter
+from ranvier.http.endpoint import endpoint
+from ranvier.http.request import Request
+from ranvier.http.responses import json_array, json_value
+from ranvier.services.rooms.context import ContextRequest, Contexts
+
+
+class EventContexts:
+    """Events around events."""
+
+    def __init__(self, contexts: Contexts) -> None:
+        self._contexts = contexts
+
+    @endpoint(
+        "GET",
+        "/_matrix/client/v3/rooms/{roomId}/context/{eventId}",
+        operation="getEventContext",
+        guests=True,
+    )
+    async def get_event_context(self, request: Request) -> dict[str, Any]:
+        query = request.query()
+        asked = ContextRequest(
+            event_id=parse_event_id(request.path["eventId"]),
+            limit=query.integer("limit", DEFAULT_LIMIT),
+            filter=event_filter(query),
+        )
+        found = await self._contexts.get_context(
+            request.requester, parse_room_id(request.path["roomId"]), asked
+        )
+        return {
+            "start": encode_room_token(found.start),
+            "end": encode_room_token(found.end),
+            "event": json_value(found.event),
+            "events_before": json_array(found.before),
+            "events_after": json_array(found.after),
+            "state": json_array(found.state),
+        }

@@ -1,0 +1,76 @@
+"""A room's past. Spec: client-server API, "Getting events for a room", "Events"."""
+
+from typing import Any
+
+from ranvier.core.filters import EventFilter, parse_event_filter
+from ranvier.core.identifiers import parse_event_id, parse_room_id
+from ranvier.core.tokens import encode_room_token, parse_room_token
+from ranvier.http.endpoint import endpoint
+from ranvier.http.request import Query, Request
+from ranvier.http.responses import json_array
+from ranvier.services.rooms.history import History, PageRequest
+from ranvier.services.rooms.pages import NO_FILTER
+
+DEFAULT_LIMIT = 10
+
+
+class RoomHistory:
+    """Pages of a timeline, and single events."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+
+    @endpoint("GET", "/_matrix/client/v3/rooms/{roomId}/messages", operation="getRoomEvents", guests=True)
+    async def get_room_events(self, request: Request) -> dict[str, Any]:
+        query = request.query()
+        asked = PageRequest(
+            backwards=query.choice("dir", ("b", "f")) == "b",
+            limit=query.integer("limit", DEFAULT_LIMIT),
+            start=place(query, "from"),
+            stop=place(query, "to"),
+            filter=event_filter(query),
+        )
+        page = await self._history.get_messages(
+            request.requester, parse_room_id(request.path["roomId"]), asked
+        )
+        answer = {
+            "chunk": json_array(page.events),
+            "start": query.text("from") or encode_room_token(page.start),
+        }
+        if page.end is not None:
+            answer["end"] = encode_room_token(page.end)
+        if page.state is not None:
+            answer["state"] = json_array(page.state)
+        return answer
+
+    @endpoint(
+        "GET",
+        "/_matrix/client/v3/rooms/{roomId}/event/{eventId}",
+        operation="getOneRoomEvent",
+        guests=True,
+    )
+    async def get_one_room_event(self, request: Request) -> bytes:
+        return await self._history.get_event(
+            request.requester,
+            parse_event_id(request.path["eventId"]),
+            parse_room_id(request.path["roomId"]),
+        )
+
+    @endpoint("GET", "/_matrix/client/v3/events/{eventId}", operation="getOneEvent", guests=True)
+    async def get_one_event(self, request: Request) -> bytes:
+        return await self._history.get_event(request.requester, parse_event_id(request.path["eventId"]))
+
+
+def place(query: Query, name: str) -> int | None:
+    """A place in a timeline, from a token of any endpoint; None without one.
+
+    Raises: BadToken.
+    """
+    token = query.text(name)
+    return parse_room_token(token) if token else None
+
+
+def event_filter(query: Query) -> EventFilter:
+    """The RoomEventFilter in the query. Raises: NotJson, BadJsonValue."""
+    text = query.text("filter")
+    return parse_event_filter(text) if text else NO_FILTER

@@ -1,0 +1,1 @@
+"""What spans several services: profiles shown in rooms, accounts that are closed."""

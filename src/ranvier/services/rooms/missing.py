@@ -1,0 +1,157 @@
+"""What an event cites and we lack, asked of other servers: everything bounded, everything checked.
+
+Spec: server-server API, "Backfilling and retrieving missing events", "Retrieving events", "Retrieving
+authorization chain".
+"""
+
+import asyncio
+import logging
+from collections.abc import Collection, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from ranvier.core.canonical_json import JsonObject
+from ranvier.core.errors import BadIdentifier
+from ranvier.core.events.pdu import Pdu
+from ranvier.core.identifiers import EventID, ServerName, parse_event_id
+from ranvier.io.ports import Misbehaved, RemoteFault
+from ranvier.services.remote.requests import Ask, Requests, path_of
+from ranvier.services.rooms.checking import Checking, RoomRef
+
+log = logging.getLogger(__name__)
+
+MAX_MISSING: Final = 20
+"""Events of one get_missing_events."""
+
+MAX_BACKFILL: Final = 100
+
+MAX_SINGLE: Final = 200
+"""Events that are asked for one by one; of more, the whole state is asked for at once."""
+
+MAX_AT_A_TIME: Final = 10
+
+MAX_STATE: Final = 200_000
+"""Events of a room's state, and of its auth chain."""
+
+MAX_STATE_BYTES: Final = 512 * 1_048_576
+STATE_TIMEOUT_S: Final = 300.0
+
+_PREFIX: Final = "/_matrix/federation/v1"
+
+
+class StateIds(msgspec.Struct, frozen=True):
+    """The state before an event and what authorizes it, by ids."""
+
+    state: Collection[EventID]
+    auth_chain: Collection[EventID]
+
+
+class Missing:
+    """Asks for events of a room. Its functions raise RemoteFault; what comes is checked, what is bad dropped."""
+
+    def __init__(self, requests: Requests, checking: Checking) -> None:
+        self._requests = requests
+        self._checking = checking
+
+    async def fetch_missing(
+        self, server: ServerName, room: RoomRef, earliest: Collection[EventID], latest: Collection[EventID]
+    ) -> list[Pdu]:
+        """What lies between some events and later ones, both excluded; MAX_MISSING at most."""
+        content: JsonObject = {
+            "earliest_events": list(earliest),
+            "latest_events": list(latest),
+            "limit": MAX_MISSING,
+            "min_depth": 0,
+        }
+        path = path_of(f"{_PREFIX}/get_missing_events", room.room_id)
+        answer = await self._requests.post(server, path, content)
+        return await self._check(room, _list_objects(answer, "events", MAX_MISSING))
+
+    async def fetch_backfill(
+        self, server: ServerName, room: RoomRef, event_ids: Sequence[EventID], limit: int
+    ) -> list[Pdu]:
+        """Some events and what precedes them."""
+        limit = min(limit, MAX_BACKFILL)
+        query = [*(("v", event_id) for event_id in event_ids), ("limit", str(limit))]
+        answer = await self._requests.get(server, path_of(f"{_PREFIX}/backfill", room.room_id), query)
+        # "May exceed the limit": but not by as much as a server likes.
+        events = _list_objects(answer, "pdus", 2 * limit)
+        return await self._check(room, events, limit_parents=False)
+
+    async def fetch_auth_chain(self, server: ServerName, room: RoomRef, event_id: EventID) -> list[Pdu]:
+        """All that authorizes an event, directly or not."""
+        path = path_of(f"{_PREFIX}/event_auth", room.room_id, event_id)
+        answer = await self._requests.ask(server, _large(path))
+        return await self._check(room, _list_objects(answer, "auth_chain", MAX_STATE))
+
+    async def fetch_state_ids(self, server: ServerName, room: RoomRef, event_id: EventID) -> StateIds:
+        """The state before an event, by ids."""
+        path = path_of(f"{_PREFIX}/state_ids", room.room_id)
+        answer = await self._requests.ask(server, _large(path, event_id))
+        return StateIds(_list_ids(answer, "pdu_ids"), _list_ids(answer, "auth_chain_ids"))
+
+    async def fetch_state(self, server: ServerName, room: RoomRef, event_id: EventID) -> list[Pdu]:
+        """The state before an event and what authorizes it, in one list."""
+        path = path_of(f"{_PREFIX}/state", room.room_id)
+        answer = await self._requests.ask(server, _large(path, event_id))
+        events = _list_objects(answer, "auth_chain", MAX_STATE) + _list_objects(answer, "pdus", MAX_STATE)
+        return await self._check(room, events)
+
+    async def fetch_events(
+        self, server: ServerName, room: RoomRef, event_ids: Collection[EventID]
+    ) -> list[Pdu]:
+        """Those of the events that the server has, asked for one by one. Raises nothing."""
+        slots = asyncio.Semaphore(MAX_AT_A_TIME)
+
+        async def fetch(event_id: EventID) -> list[JsonObject]:
+            async with slots:
+                try:
+                    answer = await self._requests.get(server, path_of(f"{_PREFIX}/event", event_id))
+                    return _list_objects(answer, "pdus", 1)
+                except RemoteFault as fault:
+                    log.info("no event %s from %s: %s", event_id, server, fault)
+                    return []
+
+        answers = await asyncio.gather(*(fetch(event_id) for event_id in event_ids))
+        wanted = set(event_ids)
+        pdus = await self._check(room, [event for answer in answers for event in answer])
+        return [pdu for pdu in pdus if pdu.event_id in wanted]
+
+    async def _check(
+        self, room: RoomRef, events: Sequence[JsonObject], *, limit_parents: bool = True
+    ) -> list[Pdu]:
+        checked = await self._checking.check(room, events, limit_parents=limit_parents)
+        for fault in checked:
+            if not isinstance(fault, Pdu):
+                log.info("an event of %s is dropped: %s", room.room_id, fault)
+        return [pdu for pdu in checked if isinstance(pdu, Pdu)]
+
+
+def _large(path: str, event_id: EventID | None = None) -> Ask:
+    return Ask(
+        method="GET",
+        path=path,
+        query=() if event_id is None else (("event_id", event_id),),
+        timeout_s=STATE_TIMEOUT_S,
+        max_response_bytes=MAX_STATE_BYTES,
+    )
+
+
+def _list_objects(answer: JsonObject, name: str, limit: int) -> list[JsonObject]:
+    """Raises: Misbehaved."""
+    values: Any = answer.get(name)
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise Misbehaved(f"{name} is no array of objects")
+    return values[:limit]
+
+
+def _list_ids(answer: JsonObject, name: str) -> set[EventID]:
+    """Raises: Misbehaved."""
+    values: Any = answer.get(name)
+    if not isinstance(values, list) or len(values) > MAX_STATE:
+        raise Misbehaved(f"{name} is no array of at most {MAX_STATE} ids")
+    try:
+        return {parse_event_id(value) for value in values}
+    except BadIdentifier as error:
+        raise Misbehaved(f"{name}: {error}") from error

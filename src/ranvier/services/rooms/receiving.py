@@ -1,0 +1,220 @@
+"""Events that other servers send: fetch what they need, in what order it takes, and admit them to their room.
+
+One task at a time works on a room (`services.federation.inbound` sees to that); local users go on sending
+meanwhile. How an event comes in: docs/adr/0003-federation.md.
+
+Spec: server-server API, "Checks performed on receipt of a PDU".
+"""
+
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from ranvier.core.canonical_json import JsonObject
+from ranvier.core.events.pdu import Pdu
+from ranvier.core.identifiers import EventID, ServerName
+from ranvier.io.ports import RemoteFault
+from ranvier.services.rooms.admission import Admission, Reasons
+from ranvier.services.rooms.checking import Checking, RoomRef
+from ranvier.services.rooms.claimed_state import ClaimedStates
+from ranvier.services.rooms.deciding import Case
+from ranvier.services.rooms.missing import Missing
+from ranvier.services.rooms.outliers import Outliers, cited_by, list_stored_ids, sorted_by_history
+from ranvier.store.database import Database, ReadTxn
+from ranvier.store.tables import events, rooms
+
+log = logging.getLogger(__name__)
+
+MAX_ROUNDS: Final = 5
+"""How often missing events are asked for, each time for what the last ones lack: 100 events in all."""
+
+MAX_CHAINS: Final = 5
+"""Auth chains asked for on behalf of one batch."""
+
+MAX_CLAIMED: Final = 20
+"""States asked for on behalf of one batch."""
+
+NOT_HERE: Final = "what authorizes it cannot be had"
+
+
+class _Known(msgspec.Struct, frozen=True):
+    """What is stored of what events name."""
+
+    is_of_other_room: Collection[EventID]
+    placed: Collection[EventID]  # with a state before them: part of the room's history
+    extremities: Sequence[EventID]
+
+
+class Receiving:
+    """Takes events of one room from one server."""
+
+    def __init__(
+        self,
+        db: Database,
+        checking: Checking,
+        missing: Missing,
+        outliers: Outliers,
+        claimed: ClaimedStates,
+        admission: Admission,
+    ) -> None:
+        self._db = db
+        self._checking = checking
+        self._missing = missing
+        self._outliers = outliers
+        self._claimed = claimed
+        self._admission = admission
+
+    async def receive(self, origin: ServerName, room: RoomRef, sent: Sequence[JsonObject]) -> Reasons:
+        """Take events as they were sent, in any order; for each of them None, or why it was dropped. Events
+        without an id, because they are no events, are passed over.
+
+        Raises: StoreFault.
+        """
+        reasons: Reasons = {}
+        pdus: dict[EventID, Pdu] = {}
+        for checked in await self._checking.check(room, sent):
+            if isinstance(checked, Pdu):
+                pdus[checked.event_id] = checked
+            else:
+                log.info("an event of %s from %s is dropped: %s", room.room_id, origin, checked)
+        return reasons | await self.receive_checked(origin, room, pdus)
+
+    async def receive_checked(
+        self, origin: ServerName, room: RoomRef, pdus: Mapping[EventID, Pdu]
+    ) -> Reasons:
+        """The same for events whose format and signatures were checked.
+
+        Raises: StoreFault.
+        """
+        known = await self._db.read(_read_known, room, pdus.values())
+        reasons: Reasons = dict.fromkeys(pdus)
+        reasons |= dict.fromkeys(known.is_of_other_room, "another room has an event of this id")
+        new = {
+            event_id: pdu
+            for event_id, pdu in pdus.items()
+            if event_id not in known.placed and event_id not in known.is_of_other_room
+        }
+        if not new:
+            return reasons
+        new |= await self._fetch_before(origin, room, new, known)
+        case = await self._complete(origin, room, new)
+        reasons |= dict.fromkeys(new.keys() - {pdu.event_id for pdu in case.pdus}, NOT_HERE)
+        reasons |= await self._admission.admit(case)
+        return {event_id: reasons[event_id] for event_id in pdus}
+
+    async def prepare_history(self, server: ServerName, room: RoomRef, pdus: Iterable[Pdu]) -> Case:
+        """What `Past.add` takes, of checked events of which some may be here already.
+
+        Raises: StoreFault.
+        """
+        by_id = {pdu.event_id: pdu for pdu in pdus}
+        known = await self._db.read(_read_known, room, by_id.values())
+        new = {
+            event_id: pdu
+            for event_id, pdu in by_id.items()
+            if event_id not in known.placed and event_id not in known.is_of_other_room
+        }
+        return msgspec.structs.replace(await self._complete(server, room, new), is_backfill=True)
+
+    async def _complete(self, origin: ServerName, room: RoomRef, new: Mapping[EventID, Pdu]) -> Case:
+        """The events in order, those left out that cannot be authorized, with the states at gaps."""
+        lacking = await self._fetch_authorizers(origin, room, new.values())
+        ordered = [pdu for pdu in sorted_by_history(new.values()) if pdu.event_id not in lacking]
+        return Case(room=room, pdus=ordered, claimed=await self._fetch_claimed(origin, room, ordered))
+
+    async def _fetch_before(
+        self, origin: ServerName, room: RoomRef, new: Mapping[EventID, Pdu], known: _Known
+    ) -> dict[EventID, Pdu]:
+        """What the events cite in prev_events and is not here, as far as the server tells."""
+        found: dict[EventID, Pdu] = {}
+        latest = _list_gaps(new.values(), new.keys() | set(known.placed))
+        for _ in range(MAX_ROUNDS):
+            if not latest:
+                break
+            try:
+                fetched = await self._missing.fetch_missing(origin, room, known.extremities, latest)
+            except RemoteFault as fault:
+                log.info("%s does not tell what came before %s: %s", origin, sorted(latest), fault)
+                break
+            fresh = {pdu.event_id: pdu for pdu in fetched if pdu.event_id not in {*new, *found}}
+            there = await self._db.read(_read_known, room, fresh.values())
+            fresh = {
+                event_id: pdu
+                for event_id, pdu in fresh.items()
+                if event_id not in there.placed and event_id not in there.is_of_other_room
+            }
+            if not fresh:
+                break
+            found |= fresh
+            latest = _list_gaps(fresh.values(), found.keys() | new.keys() | set(there.placed))
+        return found
+
+    async def _fetch_authorizers(
+        self, origin: ServerName, room: RoomRef, pdus: Iterable[Pdu]
+    ) -> set[EventID]:
+        """Store what authorizes the events and is not here. Returns those for which it cannot be had."""
+        waiting = {pdu.event_id: pdu for pdu in pdus}
+        for _ in range(MAX_CHAINS):
+            lacking = await self._list_lacking(room, waiting)
+            if not lacking:
+                return set()
+            first = lacking[0]
+            try:
+                chain = await self._missing.fetch_auth_chain(origin, room, first.event_id)
+            except RemoteFault as fault:
+                log.info("%s does not tell what authorizes %s: %s", origin, first.event_id, fault)
+                wanted = {event_id for pdu in lacking for event_id in cited_by(pdu, room.version)}
+                chain = await self._missing.fetch_events(origin, room, wanted)
+            await self._outliers.store(room, [pdu for pdu in chain if pdu.event_id not in waiting])
+            still = {pdu.event_id for pdu in await self._list_lacking(room, waiting)}
+            if first.event_id in still:
+                return still
+        return {pdu.event_id for pdu in await self._list_lacking(room, waiting)}
+
+    async def _list_lacking(self, room: RoomRef, pdus: Mapping[EventID, Pdu]) -> list[Pdu]:
+        """Those of the events that cite in auth_events what is neither stored nor among them; what cites those
+        in turn, too."""
+        cited = {event_id for pdu in pdus.values() for event_id in cited_by(pdu, room.version)}
+        stored = await self._db.read(list_stored_ids, room, cited)
+        lacking: dict[EventID, Pdu] = {}
+        for pdu in sorted_by_history(pdus.values()):
+            for event_id in cited_by(pdu, room.version):
+                if event_id in lacking or (event_id not in stored and event_id not in pdus):
+                    lacking[pdu.event_id] = pdu
+        return list(lacking.values())
+
+    async def _fetch_claimed(
+        self, origin: ServerName, room: RoomRef, ordered: Sequence[Pdu]
+    ) -> dict[EventID, int]:
+        """The state before those events of whose prev_events some are still not here, as the server says."""
+        known = await self._db.read(_read_known, room, ordered)
+        gaps = _list_gaps(ordered, {pdu.event_id for pdu in ordered} | set(known.placed))
+        claimed: dict[EventID, int] = {}
+        for event_id in gaps[:MAX_CLAIMED]:
+            root = await self._claimed.fetch(origin, room, event_id)
+            if root is not None:
+                claimed[event_id] = root
+        return claimed
+
+
+def _list_gaps(pdus: Iterable[Pdu], known: Collection[EventID]) -> list[EventID]:
+    """Those events of whose prev_events some are not known."""
+    return [pdu.event_id for pdu in pdus if any(event_id not in known for event_id in pdu.prev_events)]
+
+
+def _read_known(txn: ReadTxn, room: RoomRef, pdus: Collection[Pdu]) -> _Known:
+    own = {pdu.event_id for pdu in pdus}
+    names = own | {event_id for pdu in pdus for event_id in pdu.prev_events}
+    found = events.list_known(txn, names)
+    head = rooms.list_rooms(txn, (room.nid,))[room.nid].extremities
+    return _Known(
+        {event_id for event_id in own if event_id in found and found[event_id].room_nid != room.nid},
+        {
+            event_id
+            for event_id, one in found.items()
+            if one.room_nid == room.nid and not one.status.is_outlier and one.state_root is not None
+        },
+        list(events.list_event_ids(txn, head).values()),
+    )
