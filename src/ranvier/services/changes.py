@@ -26,6 +26,7 @@ class Changed(msgspec.Struct, frozen=True):
     rooms: AbstractSet[int]  # room_nids, of those asked about
     user: bool  # the user's own data: account data, to-device messages, memberships, devices
     device_lists: AbstractSet[int]  # user_nids whose device lists changed, whether they share a room or not
+    presence: AbstractSet[int] = frozenset()  # user_nids whose presence changed, likewise
 
 
 class Changes:
@@ -71,6 +72,7 @@ class Changes:
             changed_rooms,
             self._newest.get((Kind.USER, user_nid), 0) > since,
             {hint.key for hint in recent if hint.kind is Kind.DEVICE_LIST and hint.position <= until},
+            {hint.key for hint in recent if hint.kind is Kind.PRESENCE and hint.position <= until},
         )
 
     def _after(self, since: int) -> Sequence[Hint]:

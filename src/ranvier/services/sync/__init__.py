@@ -1,0 +1,1 @@
+"""What clients are told: everything that changed for one of them since it asked last."""

@@ -1,0 +1,59 @@
+"""Reading for many requests at once: those that wait while a read is under way are read together by the next."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from ranvier.services.sync.reading import Job, Result, SyncReader
+from ranvier.store.database import Database
+
+MAX_BATCH: Final = 200
+"""Requests that are read together."""
+
+
+class Batches:
+    """Reads for many requests: what waits while a read is under way is read together by the next one."""
+
+    def __init__(self, db: Database, reader: SyncReader) -> None:
+        self._db = db
+        self._reader = reader
+        self._waiting: list[tuple[Job, asyncio.Future[Result]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def run_alone(self, job: Job) -> Result:
+        """Read for one request that may take long: nobody should wait for it."""
+        (result,) = await self._db.read(self._reader.read_all, [job])
+        return result
+
+    async def run(self, job: Job) -> Result:
+        """Read for a request, together with others."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((job, future))
+        if self._task is None:
+            self._task = asyncio.create_task(self._work())
+        return await future
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+                await self._read(batch)
+        finally:
+            self._task = None
+
+    async def _read(self, batch: Sequence[tuple[Job, asyncio.Future[Result]]]) -> None:
+        wanted = [(job, future) for job, future in batch if not future.done()]
+        try:
+            results = await self._db.read(self._reader.read_all, [job for job, _ in wanted])
+        except BaseException as error:
+            for _, future in wanted:
+                if isinstance(error, asyncio.CancelledError):
+                    future.cancel()
+                elif not future.done():
+                    future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        for (_, future), result in zip(wanted, results, strict=True):
+            if not future.done():
+                future.set_result(result)

@@ -1,0 +1,148 @@
+"""The clients that sync: where each stands, what it was told of its keys, and which messages it has got.
+
+All of it is kept in memory, can be read or found out again, and is forgotten when a client stays away.
+"""
+
+import asyncio
+from collections import OrderedDict
+from typing import Final
+
+from ranvier.io.clock import Clock
+from ranvier.services.changes import Changed, Changes, Subscription, Waiters
+from ranvier.services.requester import Requester
+from ranvier.services.sync.answers import encode_answer
+from ranvier.services.sync.reading import Result
+from ranvier.services.sync.standing import Standing, read_standing
+from ranvier.store.database import Database
+from ranvier.store.tables.to_device import delete_acknowledged
+
+MAX_CLIENTS: Final = 20_000
+IDLE_S: Final = 300.0
+"""Who does not sync for so long is forgotten."""
+
+SWEEP_S: Final = 60.0
+
+
+class Acknowledged:
+    """Messages to devices that have arrived there: to be deleted, soon."""
+
+    name = "to-device acknowledgements"
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._positions: dict[int, int] = {}  # device_nid -> up to where
+        self._some = asyncio.Event()
+
+    def note(self, device_nid: int, position: int) -> None:
+        self._positions[device_nid] = position
+        self._some.set()
+
+    async def run(self) -> None:
+        """Delete them. What is lost with the process is noted again by the device's next request."""
+        while True:
+            await self._some.wait()
+            self._some.clear()
+            while self._positions:
+                device_nid, position = self._positions.popitem()
+                while await self._db.write(delete_acknowledged, device_nid, position):
+                    pass
+
+
+class Client:
+    """One device of a user."""
+
+    __slots__ = ("_acknowledged", "_delivered", "keys_told", "requester", "seen_s", "standing")
+
+    def __init__(self, requester: Requester, acknowledged: Acknowledged) -> None:
+        self.requester = requester
+        self.standing: Standing | None = None
+        self.seen_s = 0.0
+        self.keys_told: bytes | None = None
+        self._acknowledged = acknowledged
+        self._delivered: int | None = 0  # position of the last message; None: nothing to acknowledge
+
+    def acknowledge(self, since: int) -> None:
+        """The device has got all up to `since`."""
+        device_nid = self.requester.device_nid
+        if device_nid is not None and self._delivered is not None and since >= self._delivered:
+            self._delivered = None
+            self._acknowledged.note(device_nid, since)
+
+    def answered(self, result: Result) -> bytes:
+        """The body of the response to a result, noting what it brings."""
+        if result.delivered is not None:
+            self._delivered = result.delivered
+        self.keys_told = result.standing.keys
+        return encode_answer(result.now, (), self.keys_told) if result.body is None else result.body
+
+
+class Standings:
+    """Where clients stand, kept while they poll."""
+
+    name = "idle clients"
+
+    def __init__(self, db: Database, changes: Changes, waiters: Waiters, clock: Clock) -> None:
+        self._db = db
+        self._changes = changes
+        self._waiters = waiters
+        self._clock = clock
+        self.acknowledged = Acknowledged(db)
+        self._clients: OrderedDict[tuple[int, int | None], Client] = OrderedDict()
+
+    def client(self, requester: Requester) -> Client:
+        """The requester's client."""
+        key = (requester.user_nid, requester.device_nid)
+        client = self._clients.get(key)
+        if client is None:
+            client = self._clients[key] = Client(requester, self.acknowledged)
+            if len(self._clients) > MAX_CLIENTS:
+                self._forget_oldest()
+        else:
+            self._clients.move_to_end(key)
+        client.requester = requester
+        client.seen_s = self._clock.monotonic()
+        return client
+
+    async def read(self, client: Client) -> Standing:
+        """Where the client stands now, or stood a moment ago.
+
+        Cost: nothing if nothing of the user's own changed; else 4 or 5 queries.
+        """
+        now = self._db.position()
+        old = client.standing
+        user_nid, device_nid = client.requester.user_nid, client.requester.device_nid
+        if old is not None:
+            if old.position == now:
+                return old
+            changed = self._changes.since(old.position, now, user_nid, frozenset())
+            if changed is not None and not changed.user:
+                client.standing = old.at(now)
+                return client.standing
+        standing = await self._db.read(read_standing, user_nid, device_nid, now, old)
+        client.standing = standing
+        return standing
+
+    def changed(self, client: Client, since: int) -> Changed | None:
+        """What changed for the client since a position; None: it cannot be told from memory."""
+        standing = client.standing
+        assert standing is not None, "it was read just now"
+        return self._changes.since(since, standing.position, client.requester.user_nid, standing.rooms)
+
+    def subscription(self, client: Client) -> Subscription:
+        """What wakes the client."""
+        assert client.standing is not None, "it was read just now"
+        return self._waiters.subscribe(client.requester.user_nid, client.standing.rooms)
+
+    async def run(self) -> None:
+        """Forget those who stay away, for ever."""
+        while True:
+            await self._clock.sleep(SWEEP_S)
+            while self._clients:
+                oldest = next(iter(self._clients.values()))
+                if oldest.seen_s > self._clock.monotonic() - IDLE_S:
+                    break
+                self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        _, client = self._clients.popitem(last=False)
+        self._waiters.unsubscribe(client.requester.user_nid)

@@ -1,0 +1,156 @@
+"""Reads responses, in read transactions that many requests may share.
+
+All that is read is what changed in (since, now]: `now` becomes `next_batch`, so nothing is lost or doubled.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+import msgspec
+import orjson
+
+from ranvier.io.clock import Clock
+from ranvier.services.changes import Changed
+from ranvier.services.requester import Requester
+from ranvier.services.sync.answers import encode_answer, events_object
+from ranvier.services.sync.members_sent import Member
+from ranvier.services.sync.people import (
+    Company,
+    list_presence_changed,
+    list_updated,
+    read_device_lists,
+    read_presence,
+)
+from ranvier.services.sync.request import SyncRequest
+from ranvier.services.sync.rooms import Asked, RoomsReader, SharedSlices
+from ranvier.services.sync.slices import Slice
+from ranvier.services.sync.standing import Standing, read_standing
+from ranvier.services.sync.unread import Unread, read_unread
+from ranvier.store.database import ReadTxn
+from ranvier.store.tables.cross_signing import list_users_signed
+from ranvier.store.tables.interned import Interner
+from ranvier.store.tables.to_device import ToDeviceMessage, list_messages
+
+MAX_TO_DEVICE: Final = 500
+"""Messages to a device in one response; its token then stands at the last of them, for all that it brings."""
+
+
+class Job(msgspec.Struct, frozen=True):
+    """One request, and what is known of it before anything is read."""
+
+    requester: Requester
+    request: SyncRequest
+    standing: Standing  # of the user, at a position that the transaction sees
+    changed: Changed | None  # since the request's token; None: not known
+    known_members: frozenset[Member]
+    keys_told: bytes | None  # what the device was told of its keys; None: not known
+    cached: Mapping[int, Slice] = {}  # see `rooms.Asked`
+
+    @property
+    def now(self) -> int:
+        return self.standing.position
+
+    @property
+    def may_have_own(self) -> bool:
+        """Whether anything of the user's own may have changed."""
+        return self.changed is None or self.changed.user
+
+
+class Result(msgspec.Struct, frozen=True):
+    standing: Standing  # of the user, at the position that becomes `next_batch`
+    body: bytes | None  # None: there is nothing to tell
+    members: Sequence[Member] = ()  # that the body brings
+    delivered: int | None = None  # position of the last message to the device
+    read: Mapping[int, Slice] = {}  # see `rooms.Told`
+
+    @property
+    def now(self) -> int:
+        return self.standing.position
+
+
+class SyncReader:
+    """Runs jobs in read transactions, on any thread."""
+
+    def __init__(self, interner: Interner, rooms: RoomsReader, clock: Clock) -> None:
+        self._interner = interner
+        self._rooms = rooms
+        self._clock = clock
+
+    def read_all(self, txn: ReadTxn, jobs: Sequence[Job]) -> list[Result]:
+        """Every job, in one transaction. What several of them ask is read once."""
+        shared: SharedSlices = {}
+        unread = read_unread(
+            txn,
+            (
+                (job.requester.user_nid, frozenset(job.changed.rooms & job.standing.rooms))
+                for job in jobs
+                if job.changed is not None and not job.changed.user
+            ),
+        )
+        return [self._read(txn, job, shared, unread) for job in jobs]
+
+    def _read(self, txn: ReadTxn, job: Job, shared: SharedSlices, unread: Unread) -> Result:
+        job, messages = self._with_messages(txn, job)
+        request, requester = job.request, job.requester
+        asked = Asked(requester, request, job.standing, job.changed, job.known_members, job.cached)
+        told = self._rooms.read(txn, asked, shared, unread)
+        parts = list(told.parts)
+        if messages:
+            parts.append((b"to_device", events_object([_encode(message) for message in messages])))
+        if request.since is not None:
+            lists = self._device_lists(txn, job, request.since, told.company)
+            if lists is not None:
+                parts.append((b"device_lists", lists))
+        presence = self._presence(txn, job, told.company)
+        if presence:
+            parts.append((b"presence", events_object(presence)))
+        must_answer = request.since is None or request.full_state or _has_other_keys(job)
+        body = encode_answer(job.now, parts, job.standing.keys) if parts or must_answer else None
+        delivered = messages[-1].position if messages else None
+        return Result(job.standing, body, told.members, delivered, told.read)
+
+    def _with_messages(self, txn: ReadTxn, job: Job) -> tuple[Job, Sequence[ToDeviceMessage]]:
+        """The messages to the device; the job ends with the last of them if there are more."""
+        requester = job.requester
+        if requester.device_nid is None or not job.may_have_own:
+            return job, ()
+        since = job.request.since or 0
+        messages = list_messages(txn, requester.device_nid, since, job.now, MAX_TO_DEVICE + 1)
+        if len(messages) <= MAX_TO_DEVICE:
+            return job, messages
+        messages = messages[:MAX_TO_DEVICE]
+        last = messages[-1].position
+        standing = read_standing(txn, requester.user_nid, requester.device_nid, last)
+        return msgspec.structs.replace(job, standing=standing, changed=None, cached={}), messages
+
+    def _device_lists(self, txn: ReadTxn, job: Job, since: int, company: Company) -> bytes | None:
+        updated: Collection[int] = (
+            list_updated(txn, since, job.now) if job.changed is None else job.changed.device_lists
+        )
+        if job.may_have_own:
+            # The signatures by which a user verifies others are told to nobody else.
+            updated = {*updated, *list_users_signed(txn, job.requester.user_nid, since, job.now)}
+        return read_device_lists(txn, self._interner, job.requester.user_nid, updated, company)
+
+    def _presence(self, txn: ReadTxn, job: Job, company: Company) -> list[bytes]:
+        now_ms = self._clock.now_ms()
+        updated: Collection[int] = (
+            list_presence_changed(txn, job.request.since, job.now, now_ms)
+            if job.changed is None
+            else job.changed.presence
+        )
+        selector = job.request.profile.filter.presence
+        return read_presence(txn, self._interner, job.requester.user_nid, updated, company, now_ms, selector)
+
+
+def _has_other_keys(job: Job) -> bool:
+    """Whether the device has to hear of its keys: somebody claimed some, or there are new ones."""
+    return job.keys_told is not None and job.keys_told != job.standing.keys
+
+
+def _encode(message: ToDeviceMessage) -> bytes:
+    return b'{"content":%b,"sender":%b,"type":%b}' % (
+        message.content,
+        orjson.dumps(message.sender),
+        orjson.dumps(message.type),
+    )

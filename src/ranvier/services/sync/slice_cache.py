@@ -1,0 +1,75 @@
+"""Rooms as first syncs tell them, kept while nothing happens in them. Event loop only.
+
+A slice of everything that a client needs who knows nothing of a room is the same for all who were joined when
+its timeline began. It holds until a hint for the room comes.
+"""
+
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+from ranvier.services.changes import Changes
+from ranvier.services.sync.request import Profile
+from ranvier.services.sync.slices import Slice
+from ranvier.store.database import Hint, Kind
+
+MAX_BYTES: Final = 48 * 1024 * 1024
+
+_ENTRY_BYTES: Final = 1_500
+"""What an event of a slice takes besides its text, about."""
+
+
+class SliceCache:
+    """Slices by room and profile, bounded by the memory they take; the least recently used go first."""
+
+    def __init__(self, changes: Changes, max_bytes: int = MAX_BYTES) -> None:
+        self._changes = changes
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._rooms: OrderedDict[int, dict[Profile, tuple[Slice, int]]] = OrderedDict()
+
+    def hear(self, hints: Sequence[Hint]) -> None:
+        """Forget the rooms in which something happened."""
+        for hint in hints:
+            if hint.kind is Kind.ROOM:
+                self._drop(hint.key)
+            elif hint.kind is Kind.GAP:
+                self._rooms.clear()
+                self._bytes = 0
+
+    def find(self, profile: Profile, room_nids: Collection[int], now: int) -> dict[int, Slice]:
+        """Those that are here, as they are at `now`, which is not before what was heard last."""
+        found: dict[int, Slice] = {}
+        for nid in room_nids:
+            kept = self._rooms.get(nid)
+            if kept is not None and profile in kept and kept[profile][0].window.until <= now:
+                self._rooms.move_to_end(nid)
+                found[nid] = kept[profile][0]
+        return found
+
+    def keep(self, profile: Profile, slices: Mapping[int, Slice], position: int) -> None:
+        """Keep slices that were read at one position, as far as nothing happened in their rooms since."""
+        if not slices:
+            return
+        read_at = next(iter(slices.values())).window.until
+        changed = self._changes.since(read_at, position, 0, slices.keys())
+        if changed is None:
+            return
+        for nid, part in slices.items():
+            if nid not in changed.rooms:
+                size = _size(part)
+                kept = self._rooms.setdefault(nid, {})
+                self._bytes += size - (kept[profile][1] if profile in kept else 0)
+                kept[profile] = (part, size)
+        while self._bytes > self._max_bytes:
+            self._drop(next(iter(self._rooms)))
+
+    def _drop(self, room_nid: int) -> None:
+        for _, size in self._rooms.pop(room_nid, {}).values():
+            self._bytes -= size
+
+
+def _size(part: Slice) -> int:
+    """About how much memory it takes, with what is encoded from it."""
+    text = sum(2 * len(entry.facts.head) + len(entry.before) for entry in (*part.timeline, *part.state))
+    return text + _ENTRY_BYTES * (len(part.timeline) + len(part.state) + len(part.members) + 1)

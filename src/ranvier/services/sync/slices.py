@@ -1,0 +1,436 @@
+"""What there is to tell of rooms: read for many rooms together, and alike for everybody who was joined.
+
+A `Slice` is made once for all who wait for the same (room, since, until). Only for a user who joined or left
+within it is one made of their own.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import orjson
+
+from ranvier.core.canonical_json import JsonObject
+from ranvier.core.events.client import close
+from ranvier.core.filters import FilterableEvent
+from ranvier.core.identifiers import RoomID, UserID
+from ranvier.core.visibility import NEVER_JOINED
+from ranvier.services.requester import Requester
+from ranvier.services.rooms.presenting import EventFacts, Presenting, ReaderFacts, client_event
+from ranvier.services.rooms.sight import Sight, Viewer
+from ranvier.services.sync.request import Profile
+from ranvier.services.sync.state_changes import MEMBER, StateChange, StateChanges
+from ranvier.services.sync.summaries import Summary, read_summaries
+from ranvier.services.sync.timelines import Stretch, Window, read_stretches, select
+from ranvier.store.database import ReadTxn
+from ranvier.store.tables import receipts, rooms, typing
+from ranvier.store.tables.client_transactions import list_transactions
+from ranvier.store.tables.events import EventRecord, list_events
+from ranvier.store.tables.interned import Interner, list_state_keys, list_user_ids
+from ranvier.store.tables.memberships import JOIN, list_rooms_of_user, list_stored_memberships
+from ranvier.store.tables.relations import list_rooms_related
+from ranvier.store.tables.timeline import END_OF_TIMELINE
+
+_AGE: Final = b',"unsigned":{"age":'
+
+MAX_ROOM_IDS: Final = 100_000
+"""Kept in memory; beyond that they are read anew."""
+
+NOBODY_NID: Final = 0
+"""As the reader of receipts: nobody's private ones."""
+
+Receipts = Mapping[str, Mapping[str, Mapping[str, JsonObject]]]
+"""event_id -> receipt type -> user -> receipt: the content of m.receipt."""
+
+Device = tuple[int, str]
+"""Who sent something with a transaction id: (user_nid, device_id)."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """An event of a slice. Its `age` alone depends on when it is told, so that place is left open."""
+
+    facts: EventFacts
+    before: bytes  # the JSON up to the age
+    after: bytes | None  # and from there on; None: `before` is all
+    membership: str | None = None  # of the reader, at the event; None for state, which is not of a time
+    sender: Device | None = None
+    own: "Entry | None" = None  # as `sender` gets it
+
+    @property
+    def record(self) -> EventRecord:
+        return self.facts.record
+
+    def json(self, now_ms: int) -> bytes:
+        """The client event, as whoever was joined then gets it."""
+        if self.after is None:
+            return self.before
+        return b"%b%d%b" % (self.before, max(0, now_ms - self.facts.record.origin_server_ts), self.after)
+
+
+class Slice(msgspec.Struct, frozen=True):
+    """What a window has."""
+
+    window: Window
+    room_id: RoomID
+    timeline: Sequence[Entry]
+    senders: frozenset[Device]  # of the timeline
+    limited: bool
+    prev_order: int
+    state: Sequence[Entry]
+    members: Sequence[Entry]  # lazily loaded: of use to those who do not have them yet
+    summary: Summary | None
+    typing: bytes | None  # an event
+    receipts: Receipts  # public ones
+    joined: frozenset[UserID]  # since the window's beginning
+    left: frozenset[UserID]
+    has_relations: bool  # whether anything relates to the events of a limited timeline
+    # What was joined from these before, to be used again: see `answers`.
+    encoded: dict[object, tuple[int, bytes]]
+
+    def has_member(self, event_nid: int) -> bool:
+        """Whether a member event is among what is told."""
+        return any(
+            entry.record.event_nid == event_nid for entry in (*self.timeline, *self.state, *self.members)
+        )
+
+    @property
+    def begins_at(self) -> int:
+        """The order of the first event of the timeline."""
+        return self.timeline[0].record.room_order or 0 if self.timeline else END_OF_TIMELINE
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to tell anybody."""
+        return not (
+            self.timeline
+            or self.limited
+            or self.state
+            or self.summary
+            or self.typing is not None
+            or self.receipts
+        )
+
+
+class Slices:
+    """Reads slices in read transactions, on any thread."""
+
+    def __init__(
+        self, interner: Interner, presenting: Presenting, sight: Sight, changes: StateChanges
+    ) -> None:
+        self._interner = interner
+        self._presenting = presenting
+        self._sight = sight
+        self._changes = changes
+        self._room_ids: dict[int, RoomID] = {}
+
+    def room_ids(self, txn: ReadTxn, room_nids: Collection[int]) -> dict[int, RoomID]:
+        """The ids of rooms; they are kept in memory."""
+        known = self._room_ids
+        found = {nid: known[nid] for nid in room_nids if nid in known}
+        missing = [nid for nid in room_nids if nid not in found]
+        if missing:
+            read = {nid: room.room_id for nid, room in rooms.list_rooms(txn, missing).items()}
+            found |= read
+            # Another thread may be reading the old one.
+            self._room_ids = read if len(known) > MAX_ROOM_IDS else known | read
+        return found
+
+    def read(self, txn: ReadTxn, windows: Collection[Window], profile: Profile) -> dict[Window, Slice]:
+        """The slices for users who are joined all through the windows.
+
+        Cost: some ten queries for all windows together.
+        """
+        room_ids = self.room_ids(txn, {window.room_nid for window in windows})
+        stretches = read_stretches(txn, self._interner, windows, room_ids, profile)
+        changes = self._changes.read(txn, stretches, profile)
+        return self._finish(txn, stretches, changes, room_ids, profile, {})
+
+    def read_own(
+        self, txn: ReadTxn, viewers: Mapping[Window, Viewer], profile: Profile
+    ) -> dict[Window, Slice]:
+        """The slices for one user, who was not joined all through the windows: with what that user may see.
+
+        Cost: as `read`, and what `Sight.visible` costs a room.
+        """
+        room_ids = self.room_ids(txn, {window.room_nid for window in viewers})
+        stretches = read_stretches(txn, self._interner, list(viewers), room_ids, profile)
+        seen: dict[int, str] = {}
+        for window, stretch in stretches.items():
+            visible = self._sight.visible(txn, viewers[window], stretch.records)
+            seen |= visible
+            kept = tuple(record for record in stretch.records if record.event_nid in visible)
+            stretches[window] = msgspec.structs.replace(stretch, records=kept)
+        own = next((viewer.requester.user_id for viewer in viewers.values()), None)
+        changes = self._changes.read(txn, stretches, profile, own)
+        for window, viewer in viewers.items():
+            if viewer.standpoint.joined_until == NEVER_JOINED:
+                # Who never was in the room sees nothing of its state but what they may see of its timeline.
+                changes[window] = changes[window].only(seen)
+        return self._finish(txn, stretches, changes, room_ids, profile, seen)
+
+    def with_own_member(
+        self, txn: ReadTxn, parts: Sequence[Slice], requester: Requester, profile: Profile
+    ) -> list[Slice]:
+        """The slices with the user's own member event, which a full state has even if it is lazy.
+
+        Cost: 2 queries for all.
+        """
+        nids = {one.room_nid: one.event_nid for one in list_rooms_of_user(txn, requester.user_nid)}
+        wanted = {
+            part.window.room_nid: nids[part.window.room_nid]
+            for part in parts
+            if part.window.room_nid in nids and not part.has_member(nids[part.window.room_nid])
+        }
+        records = list_events(txn, wanted.values())
+        entries = {
+            facts.record.room_nid: Entry(facts, _state_json(facts, profile), None)
+            for facts in self._presenting.facts(txn, list(records.values()), with_replaced=False)
+        }
+        return [
+            msgspec.structs.replace(part, members=[*part.members, entries[part.window.room_nid]])
+            if part.window.room_nid in entries
+            else part
+            for part in parts
+        ]
+
+    def _finish(
+        self,
+        txn: ReadTxn,
+        stretches: Mapping[Window, Stretch],
+        changes: Mapping[Window, StateChange],
+        room_ids: Mapping[int, RoomID],
+        profile: Profile,
+        seen: Mapping[int, str],
+    ) -> dict[Window, Slice]:
+        summaries, heroes = read_summaries(txn, self._interner, changes)
+        timeline = self._timeline_entries(txn, stretches, profile, seen)
+        state = self._state_entries(txn, changes, heroes, room_ids, profile)
+        moved = self._moved(txn, changes)
+        typing_events, read = self._ephemeral(txn, stretches, room_ids, profile)
+        related = _list_related(txn, stretches)
+        nobody: frozenset[UserID] = frozenset()
+        slices = {}
+        for window, stretch in stretches.items():
+            change = changes[window]
+            members = {**change.members, **(heroes.get(window, {}) if profile.lazy else {})}
+            joined, left = moved.get(window, (nobody, nobody))
+            slices[window] = Slice(
+                window=window,
+                room_id=room_ids[window.room_nid],
+                timeline=(entries := [timeline[record.event_nid] for record in stretch.records]),
+                senders=frozenset([entry.sender for entry in entries if entry.sender is not None]),
+                limited=stretch.limited,
+                prev_order=stretch.prev_order,
+                state=[state[nid] for nid in change.state.values() if nid in state],
+                members=[state[nid] for nid in members.values() if nid in state],
+                summary=summaries.get(window),
+                typing=typing_events.get(window),
+                receipts=read.get(window, {}),
+                joined=joined,
+                left=left,
+                has_relations=stretch.limited and window.room_nid in related,
+                encoded={},
+            )
+        return slices
+
+    def _timeline_entries(
+        self, txn: ReadTxn, stretches: Mapping[Window, Stretch], profile: Profile, seen: Mapping[int, str]
+    ) -> dict[int, Entry]:
+        """The events of all timelines, by number. `seen`: memberships of one reader, if they are for one."""
+        records = {record.event_nid: record for stretch in stretches.values() for record in stretch.records}
+        local = [nid for nid, record in records.items() if record.is_local]
+        transactions = list_transactions(txn, local)
+        return {
+            facts.record.event_nid: _entry(
+                facts,
+                seen.get(facts.record.event_nid, JOIN),
+                transactions.get(facts.record.event_nid),
+                profile,
+            )
+            for facts in self._presenting.facts(txn, list(records.values()))
+        }
+
+    def _state_entries(
+        self,
+        txn: ReadTxn,
+        changes: Mapping[Window, StateChange],
+        heroes: Mapping[Window, Mapping[int, int]],
+        room_ids: Mapping[int, RoomID],
+        profile: Profile,
+    ) -> dict[int, Entry]:
+        """The state events that are told of, as far as the filter lets them pass."""
+        nids = {
+            nid for change in changes.values() for nid in (*change.state.values(), *change.members.values())
+        }
+        if profile.lazy:
+            nids.update(nid for members in heroes.values() for nid in members.values())
+        selector = profile.filter.state
+        if not nids or selector.is_nothing:
+            return {}
+        records = list(list_events(txn, nids).values())
+        if selector.checks:
+            by_room: dict[int, list[EventRecord]] = {}
+            for record in records:
+                by_room.setdefault(record.room_nid, []).append(record)
+            records = [
+                record
+                for room_nid, some in by_room.items()
+                for record in select(txn, self._interner, some, room_ids[room_nid], selector)
+            ]
+        return {
+            facts.record.event_nid: Entry(facts, _state_json(facts, profile), None)
+            for facts in self._presenting.facts(txn, records, with_replaced=False)
+        }
+
+    def _moved(
+        self, txn: ReadTxn, changes: Mapping[Window, StateChange]
+    ) -> dict[Window, tuple[frozenset[UserID], frozenset[UserID]]]:
+        """Who came and who went, by the state before and after: for those who follow devices."""
+        slots = {slot for change in changes.values() for slot in change.changed}
+        if not slots:
+            return {}
+        names = {
+            slot: UserID(key)
+            for slot, (type_, key) in list_state_keys(txn, self._interner, slots).items()
+            if type_ == MEMBER
+        }
+        nids = {
+            nid
+            for change in changes.values()
+            for slot, pair in change.changed.items()
+            if slot in names
+            for nid in pair
+            if nid is not None
+        }
+        joins = {nid for nid, said in list_stored_memberships(txn, nids).items() if said == JOIN}
+        found = {}
+        for window, change in changes.items():
+            joined, left = set(), set()
+            for slot, (before, after) in change.changed.items():
+                if slot in names:
+                    was, is_ = before in joins, after in joins
+                    if is_ and not was:
+                        joined.add(names[slot])
+                    elif was and not is_:
+                        left.add(names[slot])
+            found[window] = (frozenset(joined), frozenset(left))
+        return found
+
+    def _ephemeral(
+        self,
+        txn: ReadTxn,
+        windows: Collection[Window],
+        room_ids: Mapping[int, RoomID],
+        profile: Profile,
+    ) -> tuple[dict[Window, bytes], dict[Window, Receipts]]:
+        """Who types, and what was read, where it changed."""
+        selector = profile.filter.ephemeral
+        if selector.is_nothing:
+            return {}, {}
+        groups: dict[tuple[int | None, int], dict[int, Window]] = {}
+        for window in windows:
+            groups.setdefault((window.since, window.until), {})[window.room_nid] = window
+        typing_events: dict[Window, bytes] = {}
+        read: dict[Window, Receipts] = {}
+        for (since, until), group in groups.items():
+            wants_typing = {nid for nid in group if _passes(profile, "m.typing", room_ids[nid])}
+            for nid, event in self._typing(txn, wants_typing, since, until).items():
+                typing_events[group[nid]] = event
+            wants_receipts = {nid for nid in group if _passes(profile, "m.receipt", room_ids[nid])}
+            stored = (
+                receipts.list_receipts(txn, wants_receipts, NOBODY_NID, until)
+                if since is None
+                else receipts.list_receipt_changes(txn, wants_receipts, NOBODY_NID, since, until)
+            )
+            for nid, content in self.receipt_contents(txn, stored).items():
+                read[group[nid]] = content
+        return typing_events, read
+
+    def _typing(
+        self, txn: ReadTxn, room_nids: Collection[int], since: int | None, until: int
+    ) -> dict[int, bytes]:
+        changed = room_nids
+        if since is not None:
+            changed = typing.list_rooms_typing_changed(txn, room_nids, since, until)
+        typists = typing.list_typing(txn, changed) if changed else {}
+        names = list_user_ids(txn, self._interner, {nid for nids in typists.values() for nid in nids})
+        return {
+            room_nid: orjson.dumps(
+                {"content": {"user_ids": [names[nid] for nid in nids]}, "type": "m.typing"}
+            )
+            for room_nid, nids in typists.items()
+            if nids or since is not None
+        }
+
+    def receipt_contents(
+        self, txn: ReadTxn, stored: Sequence[receipts.StoredReceipt]
+    ) -> dict[int, dict[str, Any]]:
+        """room_nid -> the content of its m.receipt event."""
+        if not stored:
+            return {}
+        names = list_user_ids(txn, self._interner, {one.receipt.user_nid for one in stored})
+        contents: dict[int, dict[str, Any]] = {}
+        for one in stored:
+            receipt = one.receipt
+            told: JsonObject = {"ts": receipt.ts_ms}
+            if receipt.thread_id != receipts.UNTHREADED:
+                told["thread_id"] = receipt.thread_id
+            by_type = contents.setdefault(receipt.room_nid, {}).setdefault(receipt.event_id, {})
+            by_type.setdefault(receipt.type.value, {})[names[receipt.user_nid]] = told
+        return contents
+
+
+def _entry(
+    facts: EventFacts, membership: str, transaction: tuple[int, str, str] | None, profile: Profile
+) -> Entry:
+    sees_replaced = membership == JOIN
+    reader = ReaderFacts(membership=membership, sees_replaced=sees_replaced)
+    sender = own = None
+    if transaction is not None:
+        user_nid, device_id, txn_id = transaction
+        sender = (user_nid, device_id)
+        told = ReaderFacts(membership=membership, transaction_id=txn_id, sees_replaced=sees_replaced)
+        own = Entry(facts, *_open(facts, told, profile), membership, sender)
+    return Entry(facts, *_open(facts, reader, profile), membership, sender, own)
+
+
+def _open(facts: EventFacts, reader: ReaderFacts, profile: Profile) -> tuple[bytes, bytes | None]:
+    """The client event in two parts, between which its age belongs."""
+    json = client_event(facts, reader, facts.record.origin_server_ts)
+    if profile.reshapes:
+        return shape(json, facts, profile), None
+    start = len(facts.head) + len(_AGE)
+    assert json[start - len(_AGE) : start + 1] == _AGE + b"0", "the age comes first in `unsigned`"
+    return json[:start], json[start + 1 :]
+
+
+def _state_json(facts: EventFacts, profile: Profile) -> bytes:
+    because = facts.redacted_because
+    unsigned = b"" if because is None else b'{"redacted_because":%b}' % because
+    return shape(close(facts.head, unsigned=unsigned), facts, profile)
+
+
+def _list_related(txn: ReadTxn, stretches: Mapping[Window, Stretch]) -> set[int]:
+    """The rooms in which something relates to an event of a limited timeline."""
+    event_ids = [
+        record.event_id for stretch in stretches.values() if stretch.limited for record in stretch.records
+    ]
+    return list_rooms_related(txn, event_ids) if event_ids else set()
+
+
+def shape(json: bytes, facts: EventFacts, profile: Profile) -> bytes:
+    """A client event in the form that the filter wants."""
+    wanted = profile.filter
+    if not profile.reshapes:
+        return json
+    if wanted.federation_format:
+        unsigned = orjson.loads(json).get("unsigned", {})
+        json = orjson.dumps({**orjson.loads(facts.record.json), "unsigned": unsigned})
+    if wanted.fields is not None:
+        json = orjson.dumps(wanted.fields.project(orjson.loads(json)))
+    return json
+
+
+def _passes(profile: Profile, event_type: str, room_id: RoomID) -> bool:
+    selector = profile.filter.ephemeral
+    return selector.is_everything or selector.matches(FilterableEvent(event_type, None, room_id))
