@@ -1,0 +1,1 @@
+"""What is true for a while: receipts, typing, presence."""

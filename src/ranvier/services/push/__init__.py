@@ -1,0 +1,1 @@
+"""Whom an event notifies, and how: push rules, unread counts, push gateways."""
