@@ -1,0 +1,210 @@
+"""Public keys of devices: published by their devices, shown to whoever wants to encrypt for them.
+
+Spec: client-server API, "Key Distribution".
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+import msgspec
+import orjson
+
+from ranvier.core.canonical_json import JsonObject
+from ranvier.core.encryption_keys import SignaturesByUser, show_key
+from ranvier.core.identifiers import DeviceID, ServerName, UserID, server_of
+from ranvier.io.clock import Clock
+from ranvier.services.devices.remote import (
+    DEFAULT_TIMEOUT_MS,
+    Failures,
+    RemoteKeys,
+    RemoteKeyServers,
+    ask_all,
+    group_by_server,
+)
+from ranvier.services.requester import Requester
+from ranvier.store.database import Database, ReadTxn
+from ranvier.store.tables.cross_signing import (
+    MASTER,
+    NOBODY_NID,
+    SELF_SIGNING,
+    USER_SIGNING,
+    list_cross_signing_keys,
+    list_signatures,
+)
+from ranvier.store.tables.device_lists import list_fresh, list_remote_devices
+from ranvier.store.tables.devices import list_devices_of_users
+from ranvier.store.tables.interned import Interner, find_user_nids, list_user_ids
+
+Wanted = Mapping[UserID, Sequence[DeviceID]]
+"""user id -> devices; none named: all of them."""
+
+_NO_SIGNATURES: Final[SignaturesByUser] = {}
+
+
+class KeysFound(msgspec.Struct, frozen=True):
+    """What is known of users' keys, as JSON that can be sent."""
+
+    device_keys: dict[str, dict[str, msgspec.Raw]]
+    master_keys: dict[str, msgspec.Raw]
+    self_signing_keys: dict[str, msgspec.Raw]
+    user_signing_keys: dict[str, msgspec.Raw]  # the reader's own at most
+
+
+class KeyAnswer(KeysFound, frozen=True):
+    """The response to a query: the fields of the specification."""
+
+    failures: Failures
+
+
+class _Device(msgspec.Struct, frozen=True):
+    device_id: DeviceID
+    display_name: str | None
+    keys: bytes | None  # JSON
+
+
+class Keys:
+    """Answers queries of this server's clients."""
+
+    def __init__(self, db: Database, interner: Interner, clock: Clock, remote: RemoteKeyServers) -> None:
+        self._db = db
+        self._interner = interner
+        self._clock = clock
+        self._remote = remote
+
+    async def query(
+        self, requester: Requester, wanted: Wanted, timeout_ms: int = DEFAULT_TIMEOUT_MS
+    ) -> KeyAnswer:
+        """The keys of users, as far as the requester may see them and their servers can be reached.
+
+        Cost: one read; a request to each server whose users' devices are not known here.
+        """
+        found, unknown = await self._db.read(read_keys, self._interner, wanted, requester)
+        answers, failures = await ask_all(
+            self._clock, timeout_ms, group_by_server(unknown), self._remote.query_keys
+        )
+        for server, answer in answers.items():
+            _add_remote(found, unknown, server, answer)
+        return KeyAnswer(
+            **{name: getattr(found, name) for name in found.__struct_fields__}, failures=failures
+        )
+
+
+def read_keys(
+    txn: ReadTxn, interner: Interner, wanted: Wanted, requester: Requester | None
+) -> tuple[KeysFound, Wanted]:
+    """What can be answered from here, and the remote users whose servers have to be asked.
+
+    `requester` None: what everybody may see, for other servers; then device names are left out.
+    Cost: at most 8 queries, whatever the number of users and devices.
+    """
+    nids = find_user_nids(txn, interner, wanted)
+    own = interner.own_server
+    local = {user_id: nid for user_id, nid in nids.items() if server_of(user_id) == own}
+    followed = {user_id: nid for user_id, nid in nids.items() if user_id not in local}
+    fresh = list_fresh(txn, list(followed.values())) if followed else set()
+    followed = {user_id: nid for user_id, nid in followed.items() if nid in fresh}
+    devices = _devices(txn, local.values(), followed.values())
+    # Whether a local user exists is not told by leaving it out.
+    found = KeysFound({user_id: {} for user_id in wanted if server_of(user_id) == own}, {}, {}, {})
+    known = local | followed
+    _show(txn, interner, known, requester, found, wanted, devices)
+    unknown = {
+        user_id: devices
+        for user_id, devices in wanted.items()
+        if user_id not in known and server_of(user_id) != own
+    }
+    return found, unknown
+
+
+def _devices(txn: ReadTxn, local: Collection[int], followed: Collection[int]) -> dict[int, list[_Device]]:
+    found: dict[int, list[_Device]] = {}
+    if local:
+        for nid, devices in list_devices_of_users(txn, local).items():
+            found[nid] = [_Device(one.device_id, one.display_name, one.keys) for one in devices]
+    if followed:
+        for nid, remote in list_remote_devices(txn, followed).items():
+            found[nid] = [_Device(one.device_id, one.display_name, one.keys) for one in remote]
+    return found
+
+
+def _show(
+    txn: ReadTxn,
+    interner: Interner,
+    known: Mapping[UserID, int],
+    requester: Requester | None,
+    found: KeysFound,
+    wanted: Wanted,
+    devices: Mapping[int, Sequence[_Device]],
+) -> None:
+    """Put the keys of `known` users into `found`."""
+    reader_nid = NOBODY_NID if requester is None else requester.user_nid
+    cross_signing = list_cross_signing_keys(txn, known.values())
+    signatures = _signatures(txn, interner, known.values(), reader_nid)
+    for user_id, nid in known.items():
+        named = set(wanted[user_id])
+        found.device_keys[user_id] = {
+            device.device_id: _show_device(
+                device, signatures.get((nid, device.device_id), _NO_SIGNATURES), named=requester is not None
+            )
+            for device in devices[nid]
+            if device.keys is not None and (not named or device.device_id in named)
+        }
+        keys = cross_signing[nid]
+        for usage, place in (
+            (MASTER, found.master_keys),
+            (SELF_SIGNING, found.self_signing_keys),
+            (USER_SIGNING, found.user_signing_keys),
+        ):
+            if usage in keys and (usage != USER_SIGNING or nid == reader_nid):
+                on_it = signatures.get((nid, keys[usage].public_key), _NO_SIGNATURES)
+                place[user_id] = msgspec.Raw(show_key(keys[usage].json, on_it))
+
+
+def _signatures(
+    txn: ReadTxn, interner: Interner, user_nids: Collection[int], reader_nid: int
+) -> dict[tuple[int, str], dict[str, dict[str, str]]]:
+    """(user_nid, what is signed) -> who signed it."""
+    stored = list_signatures(txn, user_nids, reader_nid)
+    if not stored:
+        return {}
+    names = list_user_ids(txn, interner, {one.signer_user_nid for one in stored})
+    found: dict[tuple[int, str], dict[str, dict[str, str]]] = {}
+    for one in stored:
+        on_it = found.setdefault((one.target_user_nid, one.target_id), {})
+        on_it.setdefault(names[one.signer_user_nid], {})[one.key_id] = one.signature
+    return found
+
+
+def _show_device(device: _Device, signatures: SignaturesByUser, *, named: bool) -> msgspec.Raw:
+    assert device.keys is not None, "only devices that have keys are shown"
+    if not named:
+        return msgspec.Raw(show_key(device.keys, signatures))
+    unsigned = {} if device.display_name is None else {"device_display_name": device.display_name}
+    return msgspec.Raw(show_key(device.keys, signatures, unsigned))
+
+
+def _add_remote(found: KeysFound, asked: Wanted, server: ServerName, answer: RemoteKeys) -> None:
+    """Put into `found` what a server told of its own users, and of the devices that were asked for."""
+    for user_id, wanted in asked.items():
+        if server_of(user_id) != server:
+            continue
+        devices = answer.device_keys.get(user_id)
+        if devices is not None:
+            found.device_keys[user_id] = {
+                device_id: _raw(keys)
+                for device_id, keys in devices.items()
+                if (not wanted or device_id in wanted)
+                and keys.get("user_id") == user_id
+                and keys.get("device_id") == device_id
+            }
+        for told, place in (
+            (answer.master_keys, found.master_keys),
+            (answer.self_signing_keys, found.self_signing_keys),
+        ):
+            key = told.get(user_id)
+            if key is not None and key.get("user_id") == user_id:
+                place[user_id] = _raw(key)
+
+
+def _raw(value: JsonObject) -> msgspec.Raw:
+    return msgspec.Raw(orjson.dumps(value))
