@@ -1,0 +1,36 @@
+"""Spec: server-server API, "Joining Rooms"."""
+
+from ranvier.core.identifiers import parse_event_id, parse_room_id, parse_user_id
+from ranvier.http.federation.origin import origin_of, server_endpoint
+from ranvier.http.request import Request
+from ranvier.services.federation.admissions import Admissions
+from ranvier.services.federation.offers import Offers
+
+_OLDEST = "1"
+"""The only version that a server knows which names none."""
+
+
+class Joins:
+    """Other servers' users who join rooms of ours."""
+
+    def __init__(self, offers: Offers, admissions: Admissions) -> None:
+        self._offers = offers
+        self._admissions = admissions
+
+    @server_endpoint("GET", "/_matrix/federation/v1/make_join/{roomId}/{userId}", operation="makeJoin")
+    async def make_join(self, request: Request) -> bytes:
+        return await self._offers.join(
+            origin_of(request),
+            parse_room_id(request.path["roomId"]),
+            parse_user_id(request.path["userId"]),
+            request.query().all("ver") or [_OLDEST],
+        )
+
+    @server_endpoint("PUT", "/_matrix/federation/v2/send_join/{roomId}/{eventId}", operation="sendJoinV2")
+    async def send_join(self, request: Request) -> bytes:
+        return await self._admissions.join(
+            origin_of(request),
+            parse_room_id(request.path["roomId"]),
+            parse_event_id(request.path["eventId"]),
+            request.json(),
+        )

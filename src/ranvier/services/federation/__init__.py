@@ -1,0 +1,1 @@
+"""What this server and others owe each other: answers, handshakes, transactions."""

@@ -1,0 +1,260 @@
+"""One server that is sent things: what waits for it, and the transactions in which it goes out, one at a time.
+
+A destination that answers is fed from memory. One that does not is forgotten, but for its position: when it
+answers again, it gets the newest event of each room that it missed something of, and the rest is its own to
+ask for.
+
+Spec: server-server API, "Transactions".
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+import msgspec
+
+from ranvier.core import canonical_json
+from ranvier.core.errors import BadJson, ServerFault
+from ranvier.core.federation.transactions import build_transaction, parse_results
+from ranvier.core.identifiers import ServerName
+from ranvier.core.limits import MAX_TRANSACTION_EDUS, MAX_TRANSACTION_PDUS
+from ranvier.core.room_versions import get_room_version
+from ranvier.io.clock import Clock
+from ranvier.io.ports import RemoteFault
+from ranvier.services.federation.ephemera import Ephemera
+from ranvier.services.federation.sight import ServerSights, wire_form
+from ranvier.services.remote.requests import Ask, Refused, Requests, path_of
+from ranvier.services.remote.standing import HeldBack
+from ranvier.store.database import Database, ReadTxn, WriteTxn
+from ranvier.store.tables import destinations, events, outbox, rooms
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING: Final = 500
+"""Events that wait in memory for one server; with more it counts as one that was away."""
+
+MAX_REPEATS: Final = 2
+"""How often a transaction that was not taken is sent again as it is. Then the server was away for so long that
+newer events tell it more."""
+
+FIRST_PAUSE_S: Final = 2.0
+MAX_PAUSE_S: Final = 3_600.0
+"""Between attempts while the server refuses what we send, but is not failing."""
+
+_PATH: Final = "/_matrix/federation/v1/send"
+
+
+class Transaction(msgspec.Struct, frozen=True, kw_only=True):
+    """One transaction, the same bytes however often it is sent."""
+
+    txn_id: str
+    body: bytes
+    pdu_count: int
+    position: (
+        int | None
+    )  # up to where the server has all events when it took this; None: it says nothing of that
+    outbox_position: int | None  # the same for EDUs of the outbox
+
+
+class Wires(msgspec.Struct, frozen=True):
+    """What destinations need to reach their servers."""
+
+    server: ServerName
+    db: Database
+    requests: Requests
+    sights: ServerSights
+    clock: Clock
+    slots: asyncio.Semaphore  # transactions under way to all servers together
+
+
+class Destination:
+    """What waits for one server. `run` sends until nothing does."""
+
+    def __init__(self, wires: Wires, server: ServerName, nid: int, prefix: str, *, is_behind: bool) -> None:
+        self.server = server
+        self.nid = nid
+        self.ephemera = Ephemera()
+        self.is_running = False
+        self._wires = wires
+        self._prefix = prefix  # of transaction ids: no other run of any process uses it
+        self._count = 0
+        self._waiting: deque[tuple[int, bytes]] = deque()
+        self._is_behind = is_behind
+        self._is_looking = (
+            False  # what the server missed is being read: what comes meanwhile may not be in it
+        )
+        self._has_outbox = True
+        self._caught_up_to = 0
+        self._failures = 0
+        self._unsent: Transaction | None = None
+        self._wakeup = asyncio.Event()
+
+    def add(self, position: int, pdu: bytes) -> None:
+        """Queue an event for the server."""
+        if (self._is_behind and not self._is_looking) or position <= self._caught_up_to:
+            return
+        self._waiting.append((position, pdu))
+        if len(self._waiting) > MAX_WAITING:
+            self._fall_behind()
+
+    def note_outbox(self) -> None:
+        """Something was queued in the outbox."""
+        self._has_outbox = True
+
+    def wake(self) -> None:
+        """The server may be worth a try."""
+        self._wakeup.set()
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._unsent or self._waiting or self._is_behind or self._has_outbox or self.ephemera)
+
+    async def run(self) -> None:
+        """Send all that waits. Never raises for what the server or the database does."""
+        self.is_running = True
+        try:
+            while self.has_work:
+                try:
+                    transaction = self._unsent or await self._next()
+                    if transaction is None:
+                        continue
+                    self._unsent = transaction
+                    await self._send(transaction)
+                    self._unsent = None
+                    self._failures = 0
+                except RemoteFault as fault:
+                    await self._rest(fault)
+                except ServerFault as fault:
+                    log.warning("cannot send to %s: %s", self.server, fault)
+                    self._failures += 1
+                    await self._pause(self._backoff_s())
+        finally:
+            self.is_running = False
+
+    async def _next(self) -> Transaction | None:
+        """What to send next; None: nothing, for now."""
+        if self._is_behind and (missed := await self._look_back()) is not None:
+            return missed
+        edus: list[bytes] = []
+        outbox_position = None
+        if self._has_outbox:
+            self._has_outbox = False
+            queued = await self._wires.db.read(outbox.list_queued, self.nid, MAX_TRANSACTION_EDUS)
+            edus = [_encode_queued(edu) for edu in queued]
+            outbox_position = queued[-1].position if queued else None
+            self._has_outbox = self._has_outbox or len(queued) == MAX_TRANSACTION_EDUS
+        edus += self.ephemera.take(MAX_TRANSACTION_EDUS - len(edus))
+        taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_TRANSACTION_PDUS))]
+        if not taken and not edus:
+            return None
+        return self._build([pdu for _, pdu in taken], edus, taken[-1][0] if taken else None, outbox_position)
+
+    async def _look_back(self) -> Transaction | None:
+        """What the server missed; None: nothing any more, it is no longer behind."""
+        self._waiting.clear()
+        self._is_looking = True
+        try:
+            pdus, position = await self._wires.db.read(self._read_missed)
+        finally:
+            self._is_looking = False
+        if pdus:
+            return self._build(pdus, (), position, None)
+        self._is_behind = False
+        self._caught_up_to = position
+        self._waiting = deque(one for one in self._waiting if one[0] > position)
+        return None
+
+    def _build(
+        self, pdus: Sequence[bytes], edus: Sequence[bytes], position: int | None, outbox_position: int | None
+    ) -> Transaction:
+        self._count += 1
+        return Transaction(
+            txn_id=f"{self._prefix}{self._count}",
+            body=build_transaction(self._wires.server, self._wires.clock.now_ms(), pdus, edus),
+            pdu_count=len(pdus),
+            position=position,
+            outbox_position=outbox_position,
+        )
+
+    async def _send(self, transaction: Transaction) -> None:
+        """Send, and note that it was taken. Raises: RemoteFault, StoreFault."""
+        wires = self._wires
+        ask = Ask(method="PUT", path=path_of(_PATH, transaction.txn_id), content=transaction.body)
+        async with wires.slots:
+            answer = await wires.requests.fetch(self.server, ask)
+        with suppress(BadJson):
+            for event_id, error in parse_results(answer).items():
+                log.info("%s did not take %s: %s", self.server, event_id, error)
+        if transaction.position is not None or transaction.outbox_position is not None:
+            await wires.db.write(self._note, transaction)
+
+    def _note(self, txn: WriteTxn, transaction: Transaction) -> None:
+        if transaction.position is not None:
+            destinations.note_success(txn, self.nid, transaction.position, self._wires.clock.now_ms())
+        if transaction.outbox_position is not None:
+            outbox.delete_sent(txn, self.nid, transaction.outbox_position)
+
+    def _read_missed(self, txn: ReadTxn) -> tuple[list[bytes], int]:
+        """The newest events of rooms of which the server missed something, as far as it was in them then, and up
+        to which position that is all; none if it missed nothing."""
+        row = destinations.list_destinations(txn, (self.nid,)).get(self.nid)
+        after = 0 if row is None else row.sent_position
+        pdus: list[bytes] = []
+        while not pdus:
+            missed = destinations.list_missed(txn, self.nid, after, MAX_TRANSACTION_PDUS)
+            if not missed:
+                return [], txn.position
+            after = missed[-1][1]
+            pdus = self._read_newest(txn, missed)
+        return pdus, after
+
+    def _read_newest(self, txn: ReadTxn, missed: Sequence[tuple[int, int]]) -> list[bytes]:
+        records = events.list_events_at(txn, [position for _, position in missed])
+        found = rooms.list_rooms(txn, [room_nid for room_nid, _ in missed])
+        pdus: list[bytes] = []
+        for record in records:
+            room = found[record.room_nid]
+            if self._wires.sights.was_there(txn, self.server, room, record):
+                pdus.append(wire_form(record, get_room_version(room.version)))
+        return pdus
+
+    async def _rest(self, fault: RemoteFault) -> None:
+        """Wait until the server is worth another try."""
+        if isinstance(fault, HeldBack):
+            self.ephemera.clear()
+            await self._pause((fault.retry_at_ms - self._wires.clock.now_ms()) / 1000)
+            return
+        log.info("cannot send to %s: %s", self.server, fault)
+        self._failures += 1
+        is_refused = isinstance(fault, Refused) and 400 <= fault.status < 500 and fault.status != 429
+        if is_refused or self._failures > MAX_REPEATS:
+            # What it does not take now it would not take later either.
+            self._fall_behind()
+        if is_refused:
+            await self._pause(self._backoff_s())
+
+    def _fall_behind(self) -> None:
+        """Forget what waits: the tables know where to go on."""
+        self._is_behind = True
+        self._has_outbox = True
+        self._unsent = None
+        self._waiting.clear()
+        self.ephemera.clear()
+
+    def _backoff_s(self) -> float:
+        return min(FIRST_PAUSE_S * float(2 ** min(self._failures, 20)), MAX_PAUSE_S)
+
+    async def _pause(self, seconds: float) -> None:
+        self._wakeup.clear()
+        with suppress(TimeoutError):
+            async with self._wires.clock.timeout(max(0.0, min(seconds, MAX_PAUSE_S))):
+                await self._wakeup.wait()
+
+
+def _encode_queued(edu: outbox.QueuedEdu) -> bytes:
+    """The EDU in canonical form, with its envelope."""
+    content = canonical_json.parse_object(edu.content)
+    return canonical_json.encode({"content": content, "edu_type": edu.edu_type})

@@ -1,0 +1,16 @@
+"""Homeservers that federate."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from .network import Network
+
+
+@pytest.fixture
+async def network(tmp_path: Path) -> AsyncIterator[Network]:
+    """`await network.server("one")` starts the homeserver one.test, with open registration."""
+    network = Network(tmp_path)
+    yield network
+    await network.close()

@@ -1,0 +1,327 @@
+"""What other servers send becomes part of rooms, or does not."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from ranvier.core.identifiers import RoomID
+from ranvier.core.room_versions import V10
+
+from .network import Network
+from .peer import Peer, RoomCopy
+
+C = "/_matrix/client/v3"
+
+
+class Scene:
+    """A room of alice's on one.test, which bob of peer.test has joined."""
+
+    def __init__(self, network: Network, peer: Peer, server: Any, alice: Any, room: RoomCopy, bob: str):
+        self.network, self.peer, self.server, self.alice = network, peer, server, alice
+        self.room, self.bob = room, bob
+
+    @property
+    def last(self) -> Any:
+        return list(self.room.pdus.values())[-1]
+
+    async def say(self, text: str) -> str:
+        """Alice sends a message, which the peer does not hear of."""
+        path = f"{C}/rooms/{self.room.room_id}/send/m.room.message/{text}"
+        answer = await self.alice.put(path, {"msgtype": "m.text", "body": text})
+        assert answer.status == 200, answer.body
+        return answer.json["event_id"]
+
+    async def bodies(self) -> list[str]:
+        """The texts of the timeline, oldest first."""
+        answer = await self.alice.get(f"{C}/rooms/{self.room.room_id}/messages", dir="b", limit=100)
+        assert answer.status == 200, answer.body
+        return [e["content"].get("body", "") for e in answer.json["chunk"] if e["type"] == "m.room.message"][
+            ::-1
+        ]
+
+    async def state(self, type_: str, key: str = "") -> Any:
+        answer = await self.alice.get(f"{C}/rooms/{self.room.room_id}/state/{type_}/{key}")
+        return answer.json if answer.status == 200 else None
+
+    async def send(self, *pdus: Any) -> dict[str, Any]:
+        answer = await self.peer.send(self.server, pdus)
+        assert answer.status == 200, answer.body
+        return answer.json["pdus"]
+
+
+async def set_scene(network: Network, version: str = "12") -> Scene:
+    server = await network.server("one")
+    alice = await server.register("alice")
+    answer = await alice.post(f"{C}/createRoom", {"preset": "public_chat", "room_version": version})
+    assert answer.status == 200, answer.body
+    peer = Peer(network)
+    room = await peer.copy(server, answer.json["room_id"])
+    bob = peer.user("bob")
+    scene = Scene(network, peer, server, alice, room, bob)
+    joined = peer.join(room, "bob", scene.last)
+    assert await scene.send(joined) == {joined.event_id: {}}
+    return scene
+
+
+@pytest.fixture
+async def scene(network: Network) -> Scene:
+    return await set_scene(network)
+
+
+@pytest.mark.parametrize("version", ["1", "2", "3", "5", "6", "8", "10", "11", "12"])
+async def test_a_remote_user_joins_and_talks(network: Network, version: str) -> None:
+    scene = await set_scene(network, version)
+    hello = scene.peer.message(scene.room, scene.bob, "hello", scene.last)
+    more = scene.peer.message(scene.room, scene.bob, "more", hello)
+    assert await scene.send(more, hello) == {hello.event_id: {}, more.event_id: {}}
+    assert await scene.bodies() == ["hello", "more"]
+    members = await scene.alice.get(f"{C}/rooms/{scene.room.room_id}/joined_members")
+    assert set(members.json["joined"]) == {"@alice:one.test", "@bob:peer.test"}
+
+
+async def test_a_transaction_is_taken_once(scene: Scene, network: Network) -> None:
+    hello = scene.peer.message(scene.room, scene.bob, "hello", scene.last)
+    other = scene.peer.message(scene.room, scene.bob, "other", hello)
+    first = await scene.peer.send(scene.server, [hello], txn_id="same id")
+    again = await scene.peer.send(scene.server, [other], txn_id="same id")
+    assert first.body == again.body
+    await network.stop("one")
+    scene.server = await network.server("one")
+    assert (await scene.peer.send(scene.server, [other], txn_id="same id")).body == first.body
+    scene.alice = await scene.server.login("alice")
+    assert await scene.bodies() == ["hello"]
+    # The same id of another server is another transaction.
+    carol = Peer(network, "carol")
+    assert (await carol.send(scene.server, [other], txn_id="same id")).json == {"pdus": {other.event_id: {}}}
+    assert await scene.bodies() == ["hello", "other"]
+
+
+async def test_what_lies_between_is_fetched(scene: Scene) -> None:
+    pdus = [scene.last]
+    for number in range(30):
+        pdus.append(scene.peer.message(scene.room, scene.bob, str(number), pdus[-1]))
+    assert await scene.send(pdus[-1]) == {pdus[-1].event_id: {}}
+    assert await scene.bodies() == [str(number) for number in range(30)]
+    assert not [path for _, path in scene.peer.asked if "state_ids" in path]
+
+
+async def test_a_gap_that_nobody_fills_is_bridged_by_the_state_behind_it(scene: Scene) -> None:
+    topic = scene.peer.event(
+        scene.room, "@alice:one.test", "m.room.topic", {"topic": "lost"}, prev=[scene.last], state_key=""
+    )
+    lost = scene.peer.message(scene.room, scene.bob, "lost", scene.last)
+    nick = scene.peer.event(
+        scene.room,
+        scene.bob,
+        "m.room.member",
+        {"membership": "join", "displayname": "Bob"},
+        prev=[lost],
+        state_key=scene.bob,
+    )
+    found = scene.peer.message(scene.room, scene.bob, "found", nick)
+    scene.peer.hidden = {lost.event_id, topic.event_id}
+    assert await scene.send(found) == {found.event_id: {}}
+    assert await scene.bodies() == ["found"]
+    assert (await scene.state("m.room.member", scene.bob))["displayname"] == "Bob"
+
+
+async def test_an_event_whose_past_cannot_be_had_is_dropped(scene: Scene) -> None:
+    lost = scene.peer.message(scene.room, scene.bob, "lost", scene.last)
+    found = scene.peer.message(scene.room, scene.bob, "found", lost)
+    scene.peer.hidden = {lost.event_id}
+    del scene.room.before[found.event_id]
+    assert "error" in (await scene.send(found))[found.event_id]
+    assert await scene.bodies() == []
+
+
+async def test_branches_are_both_kept_and_the_next_event_merges_them(scene: Scene) -> None:
+    base = scene.last
+    mine = await scene.say("mine")
+    theirs = scene.peer.message(scene.room, scene.bob, "theirs", base)
+    assert await scene.send(theirs) == {theirs.event_id: {}}
+    assert await scene.bodies() == ["mine", "theirs"]
+    merge = await scene.say("merge")
+    stored = (await scene.peer.copy(scene.server, scene.room.room_id)).pdus[merge]
+    assert set(stored.prev_events) == {mine, theirs.event_id}
+
+
+async def test_what_the_room_does_not_allow_is_not_shown_and_what_follows_is(scene: Scene) -> None:
+    topic = scene.peer.event(
+        scene.room,
+        scene.bob,
+        "m.room.topic",
+        {"topic": "not mine to set"},
+        prev=[scene.last],
+        state_key="",
+        is_kept=False,
+    )
+    assert await scene.send(topic) == {topic.event_id: {}}
+    assert await scene.state("m.room.topic") is None
+    after = scene.peer.message(
+        scene.room, scene.bob, "after", topic, state=scene.room.after[scene.last.event_id]
+    )
+    assert await scene.send(after) == {after.event_id: {}}
+    assert await scene.bodies() == ["after"]
+    assert await scene.state("m.room.topic") is None
+
+
+async def test_who_was_banned_cannot_go_on_beside_the_ban(scene: Scene) -> None:
+    base = scene.last
+    ban = await scene.alice.post(f"{C}/rooms/{scene.room.room_id}/ban", {"user_id": scene.bob})
+    assert ban.status == 200, ban.body
+    evading = scene.peer.message(scene.room, scene.bob, "evading", base)
+    assert await scene.send(evading) == {evading.event_id: {}}
+    assert await scene.bodies() == []
+    # It is no extremity: what comes next does not cite it.
+    next_id = await scene.say("next")
+    stored = (await scene.peer.copy(scene.server, scene.room.room_id)).pdus[next_id]
+    assert evading.event_id not in stored.prev_events
+
+
+async def test_a_redaction_waits_for_what_it_redacts(scene: Scene) -> None:
+    secret = scene.peer.message(scene.room, scene.bob, "secret", scene.last)
+    redaction = scene.peer.event(
+        scene.room,
+        scene.bob,
+        "m.room.redaction",
+        {"redacts": secret.event_id},
+        prev=[scene.last],
+        redacts=secret.event_id,
+    )
+    assert await scene.send(redaction) == {redaction.event_id: {}}
+    assert await scene.send(secret) == {secret.event_id: {}}
+    assert "secret" not in await scene.bodies()
+    answer = await scene.alice.get(f"{C}/rooms/{scene.room.room_id}/event/{secret.event_id}")
+    assert answer.json["content"] == {}
+
+
+async def test_a_redaction_takes_effect_at_once(scene: Scene) -> None:
+    secret = scene.peer.message(scene.room, scene.bob, "secret", scene.last)
+    redaction = scene.peer.event(
+        scene.room, scene.bob, "m.room.redaction", {"redacts": secret.event_id}, prev=[secret]
+    )
+    await scene.send(secret, redaction)
+    assert "secret" not in await scene.bodies()
+    # Not by who may neither redact nor is of the same server.
+    said = await scene.say("stays")
+    copy = await scene.peer.copy(scene.server, scene.room.room_id)
+    foreign = scene.peer.event(copy, scene.bob, "m.room.redaction", {"redacts": said}, prev=[copy.pdus[said]])
+    assert await scene.send(foreign) == {foreign.event_id: {}}
+    assert "stays" in await scene.bodies()
+
+
+async def test_forged_and_broken_events_are_dropped_alone(scene: Scene) -> None:
+    good = scene.peer.message(scene.room, scene.bob, "good", scene.last)
+    unsigned = orjson.loads(scene.peer.message(scene.room, scene.bob, "unsigned", good, is_kept=False).json)
+    unsigned["signatures"] = {scene.peer.name: {"ed25519:k1": "A" * 86}}
+    foreign = scene.peer.message(scene.room, "@alice:one.test", "foreign", good, is_kept=False)
+    sent = [b"{}", b"7", orjson.dumps(unsigned), foreign, good]
+    assert await scene.send(*sent) == {good.event_id: {}}
+    assert await scene.bodies() == ["good"]
+
+
+async def test_an_event_that_was_tampered_with_is_taken_redacted(scene: Scene) -> None:
+    said = scene.peer.message(scene.room, scene.bob, "said", scene.last, is_kept=False)
+    tampered = orjson.loads(said.json)
+    tampered["content"]["body"] = "never said"
+    assert await scene.send(orjson.dumps(tampered)) == {said.event_id: {}}
+    answer = await scene.alice.get(f"{C}/rooms/{scene.room.room_id}/event/{said.event_id}")
+    assert answer.json["content"] == {}
+
+
+async def test_servers_that_the_room_shuts_out_are_not_heard(scene: Scene) -> None:
+    base = scene.last
+    acl = {"allow": ["*"], "deny": ["peer.*"], "allow_ip_literals": True}
+    answer = await scene.alice.put(f"{C}/rooms/{scene.room.room_id}/state/m.room.server_acl/", acl)
+    assert answer.status == 200, answer.body
+    late = scene.peer.message(scene.room, scene.bob, "late", base)
+    assert "error" in (await scene.send(late))[late.event_id]
+    typing = {"room_id": scene.room.room_id, "user_id": scene.bob, "typing": True}
+    await scene.peer.send(scene.server, edus=[{"edu_type": "m.typing", "content": typing}])
+    sync = await scene.alice.get(f"{C}/sync")
+    joined = sync.json["rooms"]["join"][scene.room.room_id]
+    assert [e["content"] for e in joined["ephemeral"]["events"] if e["type"] == "m.typing"] in (
+        [],
+        [{"user_ids": []}],
+    )
+
+
+async def test_events_of_rooms_that_this_server_is_not_in(scene: Scene) -> None:
+    elsewhere = RoomCopy(RoomID("!elsewhere:peer.test"), V10)
+    create = scene.peer.event(
+        elsewhere, scene.bob, "m.room.create", {"room_version": "10"}, prev=[], state={}, state_key=""
+    )
+    assert await scene.send(create) == {}
+    assert await scene.bodies() == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b'{"origin":"other.test","origin_server_ts":1,"pdus":[]}',
+        b'{"origin":"peer.test","pdus":[]}',
+        b'{"origin":"peer.test","origin_server_ts":1,"pdus":[%b]}' % b",".join([b"{}"] * 51),
+        b'{"origin":"peer.test","origin_server_ts":1,"pdus":[],"edus":[%b]}' % b",".join([b"{}"] * 101),
+    ],
+)
+async def test_what_is_no_transaction_is_refused(network: Network, body: bytes) -> None:
+    server, peer = await network.server("one"), Peer(network)
+    answer = await peer.request(server, "PUT", "/_matrix/federation/v1/send/1", body or None)
+    assert answer.status == 400, answer.body
+
+
+async def test_what_authorizes_an_event_is_fetched(scene: Scene) -> None:
+    """Carol joins on a branch that one.test gets only the end of, so that her join comes as authorization."""
+    carol = scene.peer.user("carol")
+    joined = scene.peer.join(scene.room, "carol", scene.last)
+    nick = scene.peer.event(
+        scene.room,
+        carol,
+        "m.room.member",
+        {"membership": "join", "displayname": "Carol"},
+        prev=[joined],
+        state_key=carol,
+        ts=joined.origin_server_ts + 1,  # of two of her events in conflict, the later one counts
+    )
+    said = scene.peer.message(scene.room, carol, "said", nick)
+    # The peer tells nothing of what came between, but all of what authorizes it.
+    scene.peer._missing = lambda room, asked: []  # type: ignore[method-assign]
+    assert await scene.send(said) == {said.event_id: {}}
+    assert await scene.bodies() == ["said"]
+    assert (await scene.state("m.room.member", carol))["displayname"] == "Carol"
+
+
+async def test_typing_receipts_and_messages_to_devices_arrive(scene: Scene) -> None:
+    said = await scene.say("read me")
+    room_id = scene.room.room_id
+    receipt = {scene.bob: {"event_ids": [said], "data": {"ts": 5}}}
+    stranger = {scene.peer.user("stranger"): {"event_ids": [said], "data": {"ts": 5}}}
+    edus = [
+        {"edu_type": "m.typing", "content": {"room_id": room_id, "user_id": scene.bob, "typing": True}},
+        {"edu_type": "m.receipt", "content": {room_id: {"m.read": {**receipt, **stranger}}}},
+        {"edu_type": "m.unheard.of", "content": {}},
+        {"edu_type": 7},
+        {
+            "edu_type": "m.typing",
+            "content": {"room_id": room_id, "user_id": "@alice:one.test", "typing": True},
+        },
+        {
+            "edu_type": "m.direct_to_device",
+            "content": {
+                "sender": scene.bob,
+                "type": "m.note",
+                "message_id": "1",
+                "messages": {"@alice:one.test": {"*": {"text": "psst"}}},
+            },
+        },
+    ]
+    answer = await scene.peer.send(scene.server, edus=edus)
+    assert (answer.status, answer.json) == (200, {"pdus": {}})
+    sync = (await scene.alice.get(f"{C}/sync")).json
+    events = {e["type"]: e["content"] for e in sync["rooms"]["join"][room_id]["ephemeral"]["events"]}
+    assert events["m.typing"] == {"user_ids": [scene.bob]}
+    assert set(events["m.receipt"][said]["m.read"]) == {scene.bob}
+    assert [e["content"] for e in sync["to_device"]["events"]] == [{"text": "psst"}]
