@@ -128,7 +128,7 @@ def run_tests(source: Path, packages: Sequence[str], arguments: Sequence[str]) -
         **os.environ,
         "COMPLEMENT_BASE_IMAGE": "none",
         "COMPLEMENT_HOSTNAME_RUNNING_COMPLEMENT": "localhost",
-        "RANVIER": str(ROOT / ".venv/bin/ranvier"),
+        "RANVIER": os.environ.get("RANVIER", str(ROOT / ".venv/bin/ranvier")),
     }
     results: dict[str, str] = {}
     with (

@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,14 @@ def node() -> str:
     return program
 
 
+async def _until(stream: asyncio.StreamReader, last: bytes) -> AsyncIterator[bytes]:
+    """The lines of a stream up to one of them, or to its end."""
+    async for line in stream:
+        yield line
+        if line == last:
+            return
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 async def test_two_people_chat_through_the_js_sdk(node: str, server: ServerProcess) -> None:
@@ -42,12 +51,12 @@ async def test_two_people_chat_through_the_js_sdk(node: str, server: ServerProce
     assert script.stdout is not None
     try:
         async with asyncio.timeout(120):
-            if await script.stdout.readline() == b"RESTART\n":
-                server.stop()
-                server.start()
-                script.stdin.write(b"go\n")
-            output, errors = await script.communicate()
-        assert output == b"DONE\n", errors.decode()[-4000:] + server.log()[-2000:]
+            # The SDK logs to standard output, too.
+            said = [line async for line in _until(script.stdout, b"RESTART\n")]
+            server.stop()
+            server.start()
+            output, errors = await script.communicate(b"go\n")
+        assert output.endswith(b"DONE\n"), b"".join([*said, output, errors]).decode()[-6000:] + server.log()[-2000:]
     finally:
         if script.returncode is None:
             script.kill()

@@ -130,6 +130,7 @@ async def test_profiles_devices_and_leaving(server, alice_and_bob):
     assert [device.id for device in devices.devices] == [alice.device_id]
     created = await alice.room_create(invite=[bob.user_id])
     await bob.join(created.room_id)
+    await sync_until(bob, lambda response: created.room_id in response.rooms.join)
     await bob.room_leave(created.room_id)
     await sync_until(bob, lambda response: created.room_id in response.rooms.leave)
     refused = await bob.room_send(created.room_id, "m.room.message", {"msgtype": "m.text", "body": "x"})

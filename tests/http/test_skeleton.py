@@ -65,6 +65,9 @@ class Tokens:
             raise UnknownToken("Unknown token.", soft_logout=False)
         return USERS[token]
 
+    def seen(self, requester: Requester, ip: str, agent: str | None) -> None:
+        return
+
     async def appservice(self, token: str) -> Requester:
         raise UnknownToken("Unknown token.")
 

@@ -58,7 +58,8 @@ async def test_nothing_of_a_deleted_device_remains(db: Database) -> None:
     def run(txn: WriteTxn) -> None:
         user_nid, device_nid = make_device(txn)
         tokens.insert_token(txn, user_nid, device_nid, pair("a"))
-        one_time_keys.insert_one_time_keys(txn, device_nid, {("x", "1"): b"{}"})
+        holder = one_time_keys.Holder(user_nid, device_nid)
+        one_time_keys.insert_one_time_keys(txn, holder, {("x", "1"): b"{}"})
         to = to_device.Addressee(user_nid, device_nid)
         for _ in range(5):
             to_device.insert_messages(txn, ALICE, "t", {to: b"{}"})
@@ -66,24 +67,10 @@ async def test_nothing_of_a_deleted_device_remains(db: Database) -> None:
         assert device is not None
         devices.delete_devices(txn, [device])
         assert live(txn, "a") == [False]
-        assert one_time_keys.claim_key(txn, device_nid, "x") is None
+        assert one_time_keys.claim_keys(txn, [(holder, "x")]) == {}
         assert to_device.insert_messages(txn, ALICE, "t", {to: b"{}"}) is not None
         while devices.sweep_deleted_devices(txn, limit=2):
             pass
         assert to_device.list_messages(txn, device_nid, 0, 2**62, 10) == []
-
-    await db.write(run)
-
-
-async def test_one_time_keys_go_out_once_and_oldest_first(db: Database) -> None:
-    def run(txn: WriteTxn) -> None:
-        _, device_nid = make_device(txn)
-        one_time_keys.insert_one_time_keys(txn, device_nid, {("x", "z"): b"1"})
-        one_time_keys.insert_one_time_keys(txn, device_nid, {("x", "a"): b"2"})
-        one_time_keys.set_fallback_key(txn, device_nid, one_time_keys.ClaimedKey("x", "f", b"3"))
-        assert one_time_keys.count_one_time_keys(txn, device_nid) == {"x": 2}
-        claimed = [one_time_keys.claim_key(txn, device_nid, "x") for _ in range(4)]
-        assert [key and key.key_id for key in claimed] == ["z", "a", "f", "f"]
-        assert one_time_keys.list_unused_fallback_types(txn, device_nid) == []
 
     await db.write(run)

@@ -48,7 +48,12 @@ HOT_READS: Mapping[str, Callable[[ReadTxn], object]] = {
     "filtered page": lambda t: tl.list_page(t, 1, backwards=True, limit=3, only=FILTER),
     "recent": lambda t: tl.list_recent(t, [1, 2, 3], above=0, below=2**60, limit=5),
     "newest": lambda t: tl.list_newest(t, [1, 2, 3]),
-    "near a time": lambda t: tl.find_event_near(t, 1, 5, forwards=True),
+    "at or after a time": lambda t: tl.list_events_near(t, 1, 5, forwards=True, limit=3),
+    "at or before a time": lambda t: tl.list_events_near(t, 1, 5, forwards=False, limit=3),
+    "to bundle": lambda t: relations.list_to_bundle(t, 1, [EVENT], edits=1, references=2),
+    "threads seen": lambda t: relations.list_threads_seen(t, 1, [EVENT], below=9, ignored=[1]),
+    "parents below": lambda t: relations.list_parents_below(t, 1, [EVENT], None, None, 5),
+    "edge": lambda t: tl.find_edge(t, 1, above=0, below=9, backwards=True, count=5),
     "free orders": lambda t: tl.free_orders(t, 1, 2**40, 5),
     "room": lambda t: rooms.find_room(t, RoomID("!r:b")),
     "rooms": lambda t: rooms.list_rooms(t, [1, 2]),
@@ -160,7 +165,9 @@ async def test_a_hot_query_searches_by_index(sqlite: Database, name: str) -> Non
 def _is_small(step: str) -> bool:
     """Lists of parameters and what was just computed may be read whole."""
     words = step.split()
-    return words[1] in ("b", "w", "wanted", "bounds", "(subquery-1)") or "CONSTANT ROW" in step
+    return words[1] in ("b", "t", "w", "wanted", "bounds", "(subquery-1)", "(subquery-4)") or (
+        "CONSTANT ROW" in step
+    )
 
 
 async def test_a_page_of_recent_events_is_read_from_the_index_alone(sqlite: Database) -> None:

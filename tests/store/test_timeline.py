@@ -190,9 +190,13 @@ async def test_a_gap_between_neighbors_is_bounded(db: Database) -> None:
 async def test_the_event_nearest_to_a_time(db: Database) -> None:
     room, model = await _mixed_room(db)
     nids = [nid for nid, _ in model]
-    near = tl.find_event_near
-    assert await db.read(near, room.room_nid, 4_500, forwards=True) == (nids[5], 5_000)
-    assert await db.read(near, room.room_nid, 4_500, forwards=False) == (nids[4], 4_000)
-    assert await db.read(near, room.room_nid, 4_000, forwards=True) == (nids[4], 4_000)
-    assert await db.read(near, room.room_nid, -1, forwards=False) is None
-    assert await db.read(near, room.room_nid, 10**9, forwards=True) is None
+
+    def near(txn: Any, ts: int, *, forwards: bool) -> list[int]:
+        found = tl.list_events_near(txn, room.room_nid, ts, forwards=forwards, limit=1)
+        return [record.event_nid for record in found]
+
+    assert await db.read(near, 4_500, forwards=True) == [nids[5]]
+    assert await db.read(near, 4_500, forwards=False) == [nids[4]]
+    assert await db.read(near, 4_000, forwards=True) == [nids[4]]
+    assert await db.read(near, -1, forwards=False) == []
+    assert await db.read(near, 10**9, forwards=True) == []

@@ -2,41 +2,60 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
 import msgspec
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
-from ranvier.app.compose.accounts import compose_accounts
-from ranvier.app.compose.foundation import Composed, Foundation, Ports, lay_foundation
+import ranvier
+from ranvier.app.compose.accounts import compose_accounts, lay_accounts
+from ranvier.app.compose.encryption import compose_encryption
+from ranvier.app.compose.ephemeral import compose_ephemeral
+from ranvier.app.compose.federation import compose_federation, lay_intake, lay_remote
+from ranvier.app.compose.flows import compose_flows
+from ranvier.app.compose.foundation import Composed, Foundation, Network, Ports, lay_foundation
+from ranvier.app.compose.history import compose_history
 from ranvier.app.compose.public import compose_public
+from ranvier.app.compose.push import compose_push
+from ranvier.app.compose.remote_rooms import compose_remote_rooms, lay_remote_rooms
 from ranvier.app.compose.rooms import compose_rooms
-from ranvier.app.config import Config
+from ranvier.app.compose.sync import compose_sync
+from ranvier.app.config import Config, FederationConfig
 from ranvier.app.lifecycle import Worker
-from ranvier.core.errors import ProtocolFault
-from ranvier.core.events.pdu import Pdu
+from ranvier.core.canonical_json import JsonObject
+from ranvier.core.errors import NotFound, ProtocolFault
+from ranvier.core.identifiers import UserID
 from ranvier.core.signing import SigningKey, encode_signing_keys, parse_signing_keys
 from ranvier.http.asgi import AsgiApp, Guards, build_app
 from ranvier.http.endpoint import Api
 from ranvier.http.guards import RateLimiter
 from ranvier.http.metrics import RequestMetrics
 from ranvier.http.ratelimit import DEFAULT_ALLOWANCES, NoLimits, TokenBuckets
+from ranvier.io.address_guard import AddressGuard
 from ranvier.io.clock import SystemClock
+from ranvier.io.dns import open_dns_resolver
+from ranvier.io.http_client import open_http_client
 from ranvier.io.randomness import Randomness, system_randomness
+from ranvier.io.tls import client_context
 from ranvier.services.accounts.authentication import Authentication
-from ranvier.services.rooms.live import LiveRoom
+from ranvier.services.accounts.remote_profiles import RemoteProfiles
+from ranvier.services.devices.remote import NoRemoteKeyServers
+from ranvier.services.ephemeral.presence import PresenceTracker
+from ranvier.services.ephemeral.typing import Typing
+from ranvier.services.federation.directories import RemoteDirectories
+from ranvier.services.push.effects import PushEffects
+from ranvier.services.rooms.remote import (
+    NoRemoteRooms,
+    RemoteRooms,
+    no_remote_alias,
+    no_remote_directory,
+)
 from ranvier.store.connect import open_database
-from ranvier.store.database import WriteTxn
 from ranvier.store.tables.interned import Interner
 
 SEED_BYTES: Final = 32
-
-
-class NoEffects:
-    async def load(self, room: LiveRoom) -> None: ...
-    def of(self, room: LiveRoom, pdu: Pdu) -> object: ...
-    def store(self, txn: WriteTxn, room_nid: int, effects: Sequence[tuple[int, object]]) -> None: ...
 
 
 class SetupFault(Exception):
@@ -56,7 +75,7 @@ class Homeserver(msgspec.Struct, frozen=True):
         return build_app(self.endpoints, self.guards, apis)
 
     async def close(self) -> None:
-        await self.foundation.ports.db.close()
+        await self.foundation.ports.close()
 
 
 async def open_ports(config: Config) -> Ports:
@@ -73,8 +92,32 @@ async def open_ports(config: Config) -> Ports:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
-    db = await open_database(database_url(config))
-    return Ports(config, db, SystemClock(), randomness, keys, registry)
+    network = await open_network(config.federation)
+    try:
+        db = await open_database(database_url(config))
+    except BaseException:
+        await network.close()
+        raise
+    return Ports(config, db, SystemClock(), randomness, keys, registry, network)
+
+
+async def open_network(federation: FederationConfig) -> Network:
+    """The ways to other machines, none of which leads into private networks but those that are allowed.
+
+    Raises: SetupFault.
+    """
+    try:
+        tls = client_context(federation.ca_file)
+        guard = AddressGuard(allowed=federation.allow_private_addresses)
+    except (OSError, ValueError) as error:
+        raise SetupFault(f"cannot set up federation: {error}") from error
+    resolver = open_dns_resolver()
+    stack = AsyncExitStack()
+    client = open_http_client(
+        resolver=resolver, guard=guard, tls=tls, user_agent=f"Ranvier/{ranvier.__version__}"
+    )
+    http = await stack.enter_async_context(client)
+    return Network(http, resolver, stack.aclose)
 
 
 def database_url(config: Config) -> str:
@@ -122,20 +165,51 @@ def assemble(ports: Ports) -> Homeserver:
     """Wire everything together. Nothing runs yet."""
     config = ports.config
     interner = Interner(config.name)
-    foundation = lay_foundation(ports, interner, NoEffects())
+    foundation = lay_foundation(ports, interner, PushEffects(ports.db, interner))
+    accounts = lay_accounts(foundation)
+    remote = lay_remote(foundation)
+    presence = PresenceTracker(ports.db, interner, ports.clock, enabled=config.presence.enabled)
+    typing = Typing(ports.db, foundation.live, ports.clock, presence)
+    federates = config.federation.enabled
+    fetch_profile = RemoteProfiles(remote.requests, ports.clock).fetch if federates else _no_remote_profile
+    intake = lay_intake(foundation, remote)
+    rooms: RemoteRooms = lay_remote_rooms(foundation, remote, intake) if federates else NoRemoteRooms()
+    directories = RemoteDirectories(remote.requests)
+    fetch_alias = directories.resolve if federates else no_remote_alias
+    fetch_page = directories.list_rooms if federates else no_remote_directory
     areas: list[Composed] = [
         compose_public(foundation),
-        compose_accounts(foundation),
-        compose_rooms(foundation),
+        compose_accounts(foundation, accounts, fetch_profile, _is_reserved),
+        compose_encryption(foundation, accounts.uia, NoRemoteKeyServers()),
+        compose_flows(foundation, accounts, rooms),
+        compose_rooms(foundation, rooms, fetch_alias, fetch_page),
+        compose_history(foundation),
+        compose_sync(foundation, presence),
+        compose_push(foundation),
+        compose_ephemeral(foundation, presence, typing),
     ]
+    if federates:
+        areas.append(compose_federation(foundation, remote, intake, typing))
+        areas.append(compose_remote_rooms(foundation, remote, intake, fetch_profile))
     limiter: RateLimiter = (
         TokenBuckets(ports.clock.monotonic, DEFAULT_ALLOWANCES) if config.rate_limits.enabled else NoLimits()
     )
-    authentication = Authentication(ports.db, ports.clock)
-    guards = Guards(authentication, None, limiter, RequestMetrics(ports.registry))
+    authentication = Authentication(ports.db, ports.clock, accounts.last_seen)
+    origins = remote.origins if federates else None
+    guards = Guards(authentication, origins, limiter, RequestMetrics(ports.registry))
     return Homeserver(
         foundation,
         guards,
         [one for area in areas for one in area.endpoints],
         [worker for area in areas for worker in area.workers],
     )
+
+
+async def _no_remote_profile(user_id: UserID) -> JsonObject:
+    """Where there is no federation, users of other servers are not known."""
+    raise NotFound("There is no such user.")
+
+
+def _is_reserved(user_id: UserID) -> bool:
+    """Where there are no application services, no name is reserved."""
+    return False

@@ -44,7 +44,7 @@ async def _serve(config: Config) -> None:
             for listener in config.listeners
         ]
     except BaseException:
-        await ports.db.close()
+        await ports.close()
         raise
     # What is alive now stays alive: it need not be looked through again and again.
     gc.freeze()

@@ -34,6 +34,10 @@ class BadSignature(ProtocolFault):
     """A signature is missing, malformed or does not verify."""
 
 
+class BadKey(ProtocolFault):
+    """Device keys, a one-time key or a cross-signing key that is not what it should be."""
+
+
 class BadHeader(ProtocolFault):
     """An X-Matrix header that cannot be parsed."""
 
@@ -163,6 +167,13 @@ class BadJsonValue(MatrixError):
     errcode = "M_BAD_JSON"
 
 
+class ServerManagedAccountData(MatrixError):
+    """Account data of a type that has endpoints of its own."""
+
+    status = 405
+    errcode = "M_BAD_JSON"
+
+
 class MissingParam(MatrixError):
     errcode = "M_MISSING_PARAM"
 
@@ -249,6 +260,10 @@ class ThreepidNotFound(MatrixError):
     errcode = "M_THREEPID_NOT_FOUND"
 
 
+class ThreepidAuthFailed(Forbidden):
+    errcode = "M_THREEPID_AUTH_FAILED"
+
+
 class ThreepidDenied(Forbidden):
     errcode = "M_THREEPID_DENIED"
 
@@ -259,6 +274,12 @@ class ThreepidMediumNotSupported(MatrixError):
 
 class ServerNotTrusted(MatrixError):
     errcode = "M_SERVER_NOT_TRUSTED"
+
+
+class InvalidSignature(MatrixError):
+    """A key that a client uploads is not signed as it must be."""
+
+    errcode = "M_INVALID_SIGNATURE"
 
 
 class WrongRoomKeysVersion(Forbidden):
@@ -298,4 +319,11 @@ class BadGateway(MatrixError):
 
 class Unavailable(MatrixError):
     status = 503
+    errcode = "M_UNKNOWN"
+
+
+class AliasExists(MatrixError):
+    """Spec: PUT /directory/room/{roomAlias}."""
+
+    status = 409
     errcode = "M_UNKNOWN"

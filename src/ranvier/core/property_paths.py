@@ -34,7 +34,8 @@ def find_property(event: Mapping[str, Any], path: PropertyPath) -> Any:
     """The value at `path`, or ABSENT. Only objects are walked into, never arrays."""
     value: Any = event
     for name in path:
-        if not isinstance(value, Mapping) or name not in value:
+        # Nearly always a dict, which is seen sooner than that it is a Mapping.
+        if not isinstance(value, (dict, Mapping)) or name not in value:
             return ABSENT
         value = value[name]
     return value

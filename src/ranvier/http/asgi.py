@@ -195,6 +195,7 @@ class _Chain:
         requester = await self._guards.authenticator.user(token, acting_as, device_id)
         self._admit(requester)
         request.identify(requester)
+        self._guards.authenticator.seen(requester, request.ip, request.headers.get("user-agent"))
 
     def _admit(self, requester: Requester) -> None:
         if requester.is_guest and not self._endpoint.guests:

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 _PROTOCOL_FAULTS: Final[tuple[tuple[type[errors.ProtocolFault], type[errors.MatrixError]], ...]] = (
     (errors.TooLarge, errors.EventTooLarge),
     (errors.BadEvent, errors.BadJsonValue),
-    (errors.BadJson, errors.NotJson),
+    (errors.BadJson, errors.BadJsonValue),
     (errors.BadIdentifier, errors.InvalidParam),
     (errors.BadToken, errors.InvalidParam),
     (errors.AuthRejected, errors.Forbidden),
@@ -55,9 +55,8 @@ def _as_matrix_error(fault: errors.ProtocolFault) -> errors.MatrixError:
 
 
 def _response(error: errors.MatrixError) -> Response:
-    body = {"errcode": error.errcode, "error": error.message, **error.extra}
     headers = {}
     retry_after_ms = error.extra.get("retry_after_ms")
     if isinstance(retry_after_ms, int):
         headers["Retry-After"] = str(max(1, -(-retry_after_ms // 1000)))
-    return Response(status=error.status, headers=headers, body=orjson.dumps(body))
+    return Response(status=error.status, headers=headers, body=orjson.dumps(error.body()))

@@ -17,6 +17,9 @@ class Authenticator(Protocol):
         Raises: UnknownToken, Forbidden.
         """
 
+    def seen(self, requester: Requester, ip: str, agent: str | None) -> None:
+        """Note that a request came. Called for every one: must be cheap."""
+
     async def appservice(self, token: str) -> Requester:
         """Which application service a token stands for. Raises: UnknownToken, Forbidden."""
 

@@ -1,6 +1,6 @@
 """What an endpoint function may return, and how it becomes bytes."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -27,3 +27,13 @@ def encode(value: Any) -> bytes:
     if isinstance(value, msgspec.Struct):
         return _encode_struct(value)
     return orjson.dumps(value)
+
+
+def json_value(json: bytes) -> orjson.Fragment:
+    """What is JSON already, to stand inside a dict."""
+    return orjson.Fragment(json)
+
+
+def json_array(values: Iterable[bytes]) -> orjson.Fragment:
+    """The array of what is JSON already."""
+    return orjson.Fragment(b"[" + b",".join(values) + b"]")

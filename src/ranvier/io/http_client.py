@@ -17,6 +17,7 @@ import yarl
 from ranvier.io.address_guard import AddressGuard
 from ranvier.io.ports import (
     AddressRefused,
+    Disconnected,
     HttpRequest,
     HttpResponse,
     Misbehaved,
@@ -245,5 +246,7 @@ def _faults_named(url: str) -> Iterator[None]:
         raise Unreachable(f"no connection to {place}: {error}") from error
     except aiohttp.InvalidURL as error:
         raise Unreachable(f"no URL of a host: {place}") from error
+    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+        raise Disconnected(f"{place} broke off: {error}") from error
     except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError) as error:
         raise Misbehaved(f"{place} broke off: {error}") from error

@@ -31,6 +31,11 @@ class Misbehaved(RemoteFault):
     """What came back broke HTTP, was cut off, or exceeded a bound."""
 
 
+class Disconnected(Misbehaved):
+    """The connection ended before the answer did: a server may close one that it kept open, just when it is
+    used again."""
+
+
 class Resolver(Protocol):
     """DNS. Empty if the name has no such record. Raises: Unreachable or TimedOut when DNS itself fails."""
 

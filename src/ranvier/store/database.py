@@ -50,6 +50,8 @@ class Kind(Enum):
         "session"  # key: user_nid. The user's tokens or the standing of the account: who may ask as whom
     )
     DEVICE_LIST = "device_list"  # key: user_nid. The user's keys or devices: whoever shares a room
+    PUSH = "push"  # key: user_nid. What notifies the user, and where: push rules, ignored users, pushers
+    PRESENCE = "presence"  # key: user_nid. The user's presence: whoever shares a room
     SERVER = "server"  # key: server_nid. Something waits to be sent to that server
     JOB = "job"  # key: 0. Background work was queued
     GAP = "gap"  # key: 0. Other hints were lost: anything up to this position may have changed

@@ -5,6 +5,13 @@ import readline from "node:readline";
 import * as sdk from "matrix-js-sdk";
 import { logger } from "matrix-js-sdk/lib/logger.js";
 
+// The SDK uses what Node has from version 22 on; 20 is common still.
+Promise.withResolvers ??= function () {
+    let resolve, reject;
+    const promise = new Promise((...callbacks) => ([resolve, reject] = callbacks));
+    return { promise, resolve, reject };
+};
+
 logger.setLevel("error");
 const baseUrl = process.argv[2];
 const MESSAGES = 500;

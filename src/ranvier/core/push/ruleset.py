@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from ranvier.core.property_paths import PropertyPath
 from ranvier.core.push.conditions import (
     Conditions,
     compile_conditions,
@@ -14,6 +15,11 @@ from ranvier.core.push.conditions import (
 from ranvier.core.push.defaults import DEFAULT_RULES, MASTER
 from ranvier.core.push.event import PushEvent
 from ranvier.core.push.rules import DefaultChange, Outcome, PushRule, RuleKind, UserRules, outcome_of
+
+MAX_TYPES: Final = 200
+"""Event types for which a ruleset remembers what may match; anybody may make up types."""
+
+_TYPE: Final[PropertyPath] = ("type",)
 
 Rank = tuple[int, int, int]
 """The place of a rule among all of a user: kind, master (-1) or own (0) or default (1), place among those."""
@@ -37,10 +43,11 @@ class Ruleset:
     none of them in the others.
     """
 
-    __slots__ = ("_by_room", "_by_sender", "_general", "needs_display_name")
+    __slots__ = ("_by_room", "_by_sender", "_by_type", "_general", "needs_display_name")
 
     def __init__(self) -> None:
-        self._general: list[CompiledRule] = []
+        self._general: list[tuple[str | None, CompiledRule]] = []  # with the one event type that it may match
+        self._by_type: dict[str | None, list[CompiledRule]] = {}  # of `_general`, what may match a type
         self._by_room: dict[str, list[CompiledRule]] = {}
         self._by_sender: dict[str, list[CompiledRule]] = {}
         self.needs_display_name = False
@@ -48,12 +55,22 @@ class Ruleset:
 
     def rules_for(self, event: PushEvent) -> list[CompiledRule]:
         """The rules that may match, most important first."""
+        general = self._rules_for_type(event.find_text(_TYPE))
         named: list[CompiledRule] = []
         if self._by_room and isinstance(event.room_id, str):
             named += self._by_room.get(event.room_id.lower(), ())
         if self._by_sender and isinstance(event.sender, str):
             named += self._by_sender.get(event.sender, ())
-        return sorted(self._general + named, key=_rank) if named else self._general
+        return sorted(general + named, key=_rank) if named else general
+
+    def _rules_for_type(self, event_type: str | None) -> list[CompiledRule]:
+        rules = self._by_type.get(event_type)
+        if rules is None:
+            rules = [rule for only_type, rule in self._general if only_type in (None, event_type)]
+            if len(self._by_type) >= MAX_TYPES:
+                self._by_type.clear()
+            self._by_type[event_type] = rules
+        return rules
 
     def add(self, kind: RuleKind, rule: PushRule, compiled: CompiledRule) -> None:
         """File a rule under what it names. Only for compile_ruleset."""
@@ -64,7 +81,7 @@ class Ruleset:
         elif kind is RuleKind.SENDER:
             self._by_sender.setdefault(rule.rule_id, []).append(compiled)
         else:
-            self._general.append(compiled)
+            self._general.append((_named_type(rule), compiled))
 
 
 def compile_ruleset(rules: UserRules) -> Ruleset:
@@ -128,6 +145,16 @@ def _named_room(rule: PushRule) -> str | None:
         pattern = condition.get("pattern")
         is_room = condition.get("kind") == "event_match" and condition.get("key") == "room_id"
         if is_room and isinstance(pattern, str) and "*" not in pattern and "?" not in pattern:
+            return pattern.lower()
+    return None
+
+
+def _named_type(rule: PushRule) -> str | None:
+    """The one type of events that a rule can match, in lower case, if it names one."""
+    for condition in rule.conditions:
+        pattern = condition.get("pattern")
+        is_type = condition.get("kind") == "event_match" and condition.get("key") == "type"
+        if is_type and isinstance(pattern, str) and "*" not in pattern and "?" not in pattern:
             return pattern.lower()
     return None
 

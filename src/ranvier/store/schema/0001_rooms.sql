@@ -97,12 +97,14 @@ CREATE TABLE events (
     auth_depth {int}, -- state events: 1 + the greatest auth_depth of its auth events; a create event has 0
     depth {int} NOT NULL,
     origin_server_ts {int} NOT NULL,
-    is_local {int} NOT NULL, -- 1: made by this server, so it is to be sent to others
+    is_local {int} NOT NULL, -- 1: made by this server, or let in by it: it is to be sent to others
     contains_url {int} NOT NULL, -- 1: content.url is a string (filters ask for it)
     redacted_by {int}, -- the redaction event that took effect
     json {bytes} NOT NULL -- canonical form, as signed
 );
 CREATE UNIQUE INDEX events_timeline ON events (room_nid, room_order) WHERE room_order IS NOT NULL;
+-- The times are what senders claim: a timeline is not in their order.
+CREATE INDEX events_by_time ON events (room_nid, origin_server_ts, room_order) WHERE room_order IS NOT NULL;
 
 -- An outlier that arrived live later keeps its number; this tells those who follow positions when it came.
 CREATE TABLE late_events (

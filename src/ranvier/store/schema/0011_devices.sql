@@ -102,8 +102,12 @@ CREATE TABLE key_signatures (
     signer_user_nid {int} NOT NULL REFERENCES users(user_nid),
     key_id {text} NOT NULL, -- e.g. ed25519:…
     signature {text} NOT NULL,
+    position {int} NOT NULL, -- of the upload
     PRIMARY KEY (target_user_nid, target_id, signer_user_nid, key_id)
 ) {without_rowid};
+-- Whom a user signed lately: nobody else is told of it.
+CREATE INDEX key_signatures_of_others ON key_signatures (signer_user_nid, position)
+    WHERE signer_user_nid <> target_user_nid;
 
 -- MSC3814: one for each user. The device itself is a row of devices.
 CREATE TABLE dehydrated_devices (

@@ -1,4 +1,4 @@
--- Push rules, pushers and unread counts. tables/unread.py explains the design of the counts.
+-- Push rules, pushers and unread counts. tables/notifications.py explains the design of the counts.
 
 CREATE TABLE push_rules (
     user_nid {int} PRIMARY KEY REFERENCES users(user_nid),
@@ -40,17 +40,15 @@ CREATE TABLE notifying_events (
 CREATE INDEX notifying_events_in_threads ON notifying_events (room_nid, event_nid, thread_nid)
     WHERE thread_nid <> 0;
 
--- From which event on a user counts a room's notifying events, or does not (any more).
-CREATE TABLE notification_modes (
+-- In which rooms a user counts notifying events, and from which one on: since joining.
+CREATE TABLE counted_rooms (
     user_nid {int} NOT NULL REFERENCES users(user_nid),
     room_nid {int} NOT NULL REFERENCES rooms(room_nid),
-    after_nid {int} NOT NULL, -- for events after this one
-    main_ordinal {int} NOT NULL, -- of the room at after_nid
-    is_counted {bool} NOT NULL,
-    PRIMARY KEY (user_nid, room_nid, after_nid)
+    after_nid {int} NOT NULL, -- events after this one
+    PRIMARY KEY (user_nid, room_nid)
 ) {without_rowid};
 
--- Where an event means something else to one user than the mode says.
+-- Where an event means something else to one user than to all.
 CREATE TABLE user_notifications (
     user_nid {int} NOT NULL REFERENCES users(user_nid),
     room_nid {int} NOT NULL REFERENCES rooms(room_nid),

@@ -126,6 +126,7 @@ def set_ignored_users(txn: WriteTxn, user_nid: int, ignored_nids: Collection[int
     txn.execute(_UNIGNORE_ALL, user_nid=user_nid)
     rows = [{"ignored_nid": nid, "user_nid": user_nid} for nid in sorted(set(ignored_nids))]
     txn.execute_many(_IGNORE, rows)
+    txn.hint(Kind.PUSH, user_nid)
 
 
 def list_ignoring(txn: ReadTxn, sender_nid: int) -> set[int]:

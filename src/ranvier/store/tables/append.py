@@ -156,7 +156,7 @@ def _row(context: Context, one: Placed) -> dict[str, object]:
         # Old room versions allow any integer; only the JSON has to keep it exactly.
         "depth": _clamp(pdu.depth),
         "origin_server_ts": _clamp(pdu.origin_server_ts),
-        "is_local": int(one.prepared.is_local),
+        "is_local": int(one.prepared.is_local or one.prepared.is_relayed),
         "contains_url": int(isinstance(pdu.content.get("url"), str)),
         "redacted_by": one.prepared.redacted_by,
         "json": pdu.json,
@@ -170,6 +170,8 @@ def _clamp(number: int) -> int:
 def _write_edges(context: Context, news: Sequence[Placed]) -> set[EventID]:
     """Auth edges and gaps. Returns those events of the batch that the timeline was citing already."""
     known, room_nid = context.known, context.batch.room_nid
+    # Entering a room by federation: what our event cites is not here, and nothing else is a head.
+    is_entrance = context.batch.replace_state is not None
     edges.insert_auth_edges(
         context.txn,
         (
@@ -192,7 +194,7 @@ def _write_edges(context: Context, news: Sequence[Placed]) -> set[EventID]:
         [
             edges.Gap(prev_id, one.event_nid, one.room_order)
             for one in news
-            if one.room_order is not None and not is_on_head(one.prepared)
+            if one.room_order is not None and (is_entrance or not is_on_head(one.prepared))
             for prev_id in one.prepared.pdu.prev_events
             if prev_id not in known or known[prev_id].status.is_outlier
         ],
@@ -329,7 +331,9 @@ def _write_head(
         extremities=encode_extremities(extremities),
         state_root=state_root,
         newest_position=live[-1].position if live else 0,
-        newest_local_position=max((one.position for one in live if one.prepared.is_local), default=0),
+        newest_local_position=max(
+            (one.position for one in live if one.prepared.is_local or one.prepared.is_relayed), default=0
+        ),
         joined_delta=applied.joined_delta,
         invited_delta=applied.invited_delta,
     )

@@ -40,6 +40,9 @@ _LIST: Final = """
     SELECT event_nid, txn_id FROM client_transactions
     WHERE event_nid IN (:nids[]) AND user_nid = :user_nid AND device_id = :device_id
 """
+_LIST_ALL: Final = """
+    SELECT event_nid, user_nid, device_id, txn_id FROM client_transactions WHERE event_nid IN (:nids[])
+"""
 _OLDEST: Final = """
     SELECT event_nid, created_ms FROM client_transactions ORDER BY event_nid LIMIT :limit
 """
@@ -82,6 +85,16 @@ def list_txn_ids(txn: ReadTxn, user_nid: int, device_id: str, event_nids: Collec
         nid: txn_id
         for batch in in_batches(nids)
         for nid, txn_id in txn.all(_LIST, nids=batch, user_nid=user_nid, device_id=device_id)
+    }
+
+
+def list_transactions(txn: ReadTxn, event_nids: Collection[int]) -> dict[int, tuple[int, str, str]]:
+    """event_nid -> (user_nid, device_id, transaction id), of those events that a client sent with one."""
+    nids = list(event_nids)
+    return {
+        nid: (user_nid, device_id, txn_id)
+        for batch in in_batches(nids)
+        for nid, user_nid, device_id, txn_id in txn.all(_LIST_ALL, nids=batch)
     }
 
 

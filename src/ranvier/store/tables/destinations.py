@@ -30,6 +30,16 @@ _DUE: Final = f"""
     SELECT {_COLUMNS} FROM destinations
     WHERE failing_since_ms IS NOT NULL AND retry_at_ms <= :now_ms ORDER BY retry_at_ms LIMIT :limit
 """  # noqa: S608
+_BEHIND: Final = """
+    SELECT DISTINCT rs.server_nid FROM room_servers rs JOIN rooms r ON r.room_nid = rs.room_nid
+    LEFT JOIN destinations d ON d.server_nid = rs.server_nid
+    WHERE r.newest_local_position > COALESCE(d.sent_position, 0)
+"""
+_MISSED: Final = """
+    SELECT r.room_nid, r.newest_local_position FROM room_servers rs JOIN rooms r ON r.room_nid = rs.room_nid
+    WHERE rs.server_nid = :server_nid AND r.newest_local_position > :after
+    ORDER BY r.newest_local_position LIMIT :limit
+"""
 _ENSURE: Final = """
     INSERT INTO destinations (server_nid, sent_position) VALUES (:server_nid, :position)
     ON CONFLICT (server_nid) DO NOTHING
@@ -43,11 +53,16 @@ _SENT: Final = """
         last_success_ms = excluded.last_success_ms
 """
 _FAILED: Final = """
-    INSERT INTO destinations (server_nid, failing_since_ms, retry_at_ms, retry_interval_ms)
-    VALUES (:server_nid, :now_ms, :retry_at_ms, :retry_interval_ms)
+    INSERT INTO destinations (server_nid, sent_position, failing_since_ms, retry_at_ms, retry_interval_ms)
+    VALUES (:server_nid, :position, :now_ms, :retry_at_ms, :retry_interval_ms)
     ON CONFLICT (server_nid) DO UPDATE SET
         failing_since_ms = COALESCE(destinations.failing_since_ms, excluded.failing_since_ms),
         retry_at_ms = excluded.retry_at_ms, retry_interval_ms = excluded.retry_interval_ms
+"""
+_RECOVERED: Final = """
+    UPDATE destinations SET failing_since_ms = NULL, retry_at_ms = 0, retry_interval_ms = 0,
+        last_success_ms = :now_ms
+    WHERE server_nid = :server_nid
 """
 _RETRY_NOW: Final = "UPDATE destinations SET retry_at_ms = 0 WHERE server_nid = :server_nid"
 
@@ -66,6 +81,21 @@ def list_due(txn: ReadTxn, now_ms: int, limit: int) -> list[Destination]:
     return [Destination(*row) for row in txn.all(_DUE, now_ms=now_ms, limit=limit)]
 
 
+def list_behind(txn: ReadTxn) -> list[int]:
+    """The servers that share a room with newer events of ours than they got, this one perhaps among them: read
+    once, at start. Cost: walks the servers of all rooms."""
+    return [row[0] for row in txn.all(_BEHIND)]
+
+
+def list_missed(txn: ReadTxn, server_nid: int, after: int, limit: int) -> list[tuple[int, int]]:
+    """(room_nid, position of its newest event of ours) of the rooms with a server that got such events after a
+    position, the oldest first."""
+    return [
+        (room_nid, position)
+        for room_nid, position in txn.all(_MISSED, server_nid=server_nid, after=after, limit=limit)
+    ]
+
+
 def insert_destinations(txn: WriteTxn, server_nids: Collection[int], position: int) -> None:
     """Note servers from whom on `position` events are to be sent, so that those missed while they cannot be
     reached are caught up with. A known one stays where it is."""
@@ -79,14 +109,21 @@ def note_success(txn: WriteTxn, server_nid: int, position: int, now_ms: int) -> 
 
 
 def note_failure(txn: WriteTxn, server_nid: int, now_ms: int, retry_interval_ms: int) -> None:
-    """The server failed us; no further request for `retry_interval_ms`."""
+    """The server failed us; no further request for `retry_interval_ms`. One to which nothing was to be sent so
+    far has missed nothing."""
     txn.execute(
         _FAILED,
         server_nid=server_nid,
+        position=txn.position,
         now_ms=now_ms,
         retry_at_ms=now_ms + retry_interval_ms,
         retry_interval_ms=retry_interval_ms,
     )
+
+
+def note_recovery(txn: WriteTxn, server_nid: int, now_ms: int) -> None:
+    """A request to the server succeeded, whatever is still to be sent to it."""
+    txn.execute(_RECOVERED, server_nid=server_nid, now_ms=now_ms)
 
 
 def retry_now(txn: WriteTxn, server_nid: int) -> None:

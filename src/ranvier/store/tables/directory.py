@@ -35,7 +35,7 @@ class DirectoryPlace(msgspec.Struct, frozen=True):
 class DirectoryQuery(msgspec.Struct, frozen=True, kw_only=True):
     """What rooms to show. Spec: client-server API, `POST /publicRooms`."""
 
-    networks: tuple[str, ...] = (OWN_NETWORK,)
+    networks: tuple[str, ...] | None = (OWN_NETWORK,)  # None: all
     text: str | None = None  # in name, topic or alias, whatever the case
     room_types: tuple[str | None, ...] | None = None  # None among them: rooms without a type
     after: DirectoryPlace | None = None  # go on from here …
@@ -52,7 +52,8 @@ _IS_PUBLISHED: Final = "SELECT 1 FROM published_rooms WHERE room_nid = :room_nid
 _SUMMARY_COLUMNS: Final = ", ".join(f"s.{field}" for field in RoomSummary.__struct_fields__)
 _FROM: Final = """
     FROM rooms r JOIN room_summaries s ON s.room_nid = r.room_nid
-    WHERE r.room_nid IN (SELECT p.room_nid FROM published_rooms p WHERE p.network IN (:networks[]))
+    WHERE r.room_nid IN (SELECT p.room_nid FROM published_rooms p
+        WHERE (p.network IN (:networks[]) OR :all_networks = 1))
 """
 _TEXT: Final = """
     AND (LOWER(COALESCE(s.name, '')) LIKE :pattern ESCAPE '!'
@@ -95,7 +96,7 @@ def list_published(txn: ReadTxn, query: DirectoryQuery) -> list[PublishedRoom]:
         f"SELECT r.room_nid, r.room_id, r.joined_count, {_SUMMARY_COLUMNS} {_FROM} {conditions} "
         f"ORDER BY {order} LIMIT :limit"
     )
-    rows = txn.all(sql, networks=query.networks, limit=query.limit, **params)
+    rows = txn.all(sql, limit=query.limit, **params)
     rooms = [PublishedRoom(row[0], row[1], row[2], summary_of(row[3:])) for row in rows]
     return rooms[::-1] if query.backwards else rooms
 
@@ -104,12 +105,15 @@ def count_published(txn: ReadTxn, query: DirectoryQuery) -> int:
     """How many rooms all pages of the query have together."""
     conditions, params = _conditions(msgspec.structs.replace(query, after=None))
     sql = f"SELECT COUNT(*) {_FROM} {conditions}"
-    return int(txn.value(sql, networks=query.networks, **params))
+    return int(txn.value(sql, **params))
 
 
 def _conditions(query: DirectoryQuery) -> tuple[str, dict[str, object]]:
     parts: list[str] = []
-    params: dict[str, object] = {}
+    params: dict[str, object] = {
+        "networks": query.networks or (),
+        "all_networks": int(query.networks is None),
+    }
     if query.text:
         text = query.text.lower().replace("\0", "").replace("!", "!!").replace("%", "!%").replace("_", "!_")
         parts.append(_TEXT)

@@ -33,6 +33,13 @@ _INSERT_AUTH: Final = """
 """
 _AUTH_OF: Final = "SELECT event_nid, auth_nid FROM auth_edges WHERE event_nid IN (:nids[])"
 _CITING: Final = "SELECT auth_nid, event_nid FROM auth_edges WHERE auth_nid IN (:nids[])"
+_CHAIN: Final = """
+    WITH RECURSIVE chain(nid) AS (
+        SELECT auth_nid FROM auth_edges WHERE event_nid IN (:nids[])
+        UNION SELECT a.auth_nid FROM chain c JOIN auth_edges a ON a.event_nid = c.nid
+    )
+    SELECT nid FROM chain
+"""
 _INSERT_GAP: Final = """
     INSERT INTO gaps (missing_event_id, event_nid, room_nid, room_order)
     VALUES (:missing_event_id, :event_nid, :room_nid, :room_order)
@@ -71,6 +78,14 @@ def list_auth_nids(txn: ReadTxn, event_nids: Collection[int]) -> dict[int, list[
 def list_citing_nids(txn: ReadTxn, auth_nids: Collection[int]) -> dict[int, list[int]]:
     """The state events that cite these as auth events, by number; one that none cites is left out."""
     return _group(txn, _CITING, list(auth_nids))
+
+
+def list_auth_chain(txn: ReadTxn, event_nids: Collection[int]) -> set[int]:
+    """The auth events of state events, theirs, and so on, by number. Cost: 1 query per 4,096 events."""
+    chain: set[int] = set()
+    for batch in in_batches(list(event_nids)):
+        chain.update(row[0] for row in txn.all(_CHAIN, nids=batch))
+    return chain
 
 
 def insert_gaps(txn: WriteTxn, room_nid: int, gaps: Iterable[Gap]) -> None:

@@ -75,6 +75,10 @@ _KNOWN: Final = """
     FROM events WHERE event_id IN (:event_ids[])
 """
 _IDS: Final = "SELECT event_nid, event_id FROM events WHERE event_nid IN (:nids[])"
+_LATE_AT: Final = f"""
+    SELECT {COLUMNS} FROM late_events l JOIN events e ON e.event_nid = l.event_nid
+    WHERE l.position IN (:positions[])
+"""  # noqa: S608
 _STORED_AFTER: Final = f"""
     SELECT {COLUMNS} FROM events e
     WHERE e.event_nid > :after AND e.event_nid <= :upto AND e.room_order = e.event_nid * 1048576
@@ -134,6 +138,17 @@ def list_events_by_id(txn: ReadTxn, event_ids: Collection[EventID]) -> dict[Even
     """Events by id, of any status; those that are not here are left out. Cost: 1 query per 4,096."""
     ids = list(event_ids)
     return {row[1]: record_of(row) for batch in in_batches(ids) for row in txn.all(_BY_IDS, event_ids=batch)}
+
+
+def list_events_at(txn: ReadTxn, positions: Collection[int]) -> list[EventRecord]:
+    """The events that entered a timeline live at these positions, in no order. Cost: 2 queries per 4,096."""
+    found: list[EventRecord] = []
+    for batch in in_batches(list(positions)):
+        stored = [record_of(row) for row in txn.all(_BY_NIDS, nids=batch)]
+        # A row that is not live at its own number came as an outlier: its position is another one.
+        found += [record for record in stored if record.room_order == record.event_nid << 20]
+        found += [record_of(row) for row in txn.all(_LATE_AT, positions=batch)]
+    return found
 
 
 def find_event(txn: ReadTxn, event_id: EventID) -> EventRecord | None:

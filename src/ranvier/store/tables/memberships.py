@@ -9,8 +9,8 @@ a position.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
-from typing import Final
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -18,6 +18,7 @@ from ranvier.core.identifiers import RoomID, ServerName, UserID, server_of
 from ranvier.store.database import Kind, ReadTxn, WriteTxn
 from ranvier.store.tables.batches import in_batches
 from ranvier.store.tables.interned import Interner, intern_servers, intern_users
+from ranvier.store.tables.notifications import start_counting, stop_counting
 
 JOIN: Final = "join"
 INVITE: Final = "invite"
@@ -110,6 +111,9 @@ _JOINED_AMONG: Final = """
     SELECT r.room_id FROM rooms r JOIN memberships m ON m.room_nid = r.room_nid
     WHERE r.room_id IN (:room_ids[]) AND m.user_nid = :user_nid AND m.membership = 'join'
 """
+_OF_USER_AMONG: Final = f"""
+    SELECT {_COLUMNS} FROM memberships WHERE user_nid = :user_nid AND room_nid IN (:room_nids[])
+"""  # noqa: S608
 _MEMBERS: Final = """
     SELECT user_nid, event_nid FROM memberships
     WHERE room_nid = :room_nid AND membership = :membership ORDER BY event_nid LIMIT :limit
@@ -129,6 +133,14 @@ _ALL_MEMBERS: Final = f"SELECT {_COLUMNS} FROM memberships WHERE room_nid = :roo
 _LOCAL: Final = """
     SELECT user_nid FROM memberships
     WHERE room_nid = :room_nid AND membership IN (:memberships[]) AND is_local = 1
+"""
+_OF_SERVER: Final = """
+    SELECT u.user_id FROM memberships m JOIN users u ON u.user_nid = m.user_nid
+    WHERE m.room_nid = :room_nid AND u.server_nid = :server_nid
+"""
+_LOCAL_GUESTS: Final = """
+    SELECT m.user_nid FROM memberships m JOIN accounts a ON a.user_nid = m.user_nid
+    WHERE m.room_nid = :room_nid AND m.membership = 'join' AND m.is_local = 1 AND a.kind = 'guest'
 """
 _CHANGES: Final = """
     SELECT room_nid, position, event_nid, membership, previous FROM membership_changes
@@ -154,6 +166,9 @@ _ROOMS_OF_SERVER: Final = """
 _IN_ROOM: Final = (
     "SELECT 1 FROM room_servers WHERE room_nid = :room_nid AND server_nid = :server_nid AND joined_count > 0"
 )
+_JOINED_ROOMS_OF: Final = """
+    SELECT DISTINCT room_nid FROM memberships WHERE user_nid IN (:user_nids[]) AND membership = 'join'
+"""
 _SHARED_ROOMS: Final = """
     SELECT a.room_nid FROM memberships a JOIN memberships b ON b.room_nid = a.room_nid
     WHERE a.user_nid = :user_nid AND a.membership = 'join' AND b.user_nid = :other_nid AND b.membership =
@@ -164,6 +179,12 @@ _SHARING_AMONG: Final = """
     SELECT DISTINCT b.user_nid FROM memberships b JOIN memberships a ON a.room_nid = b.room_nid
     WHERE b.user_nid IN (:among[]) AND b.membership = 'join' AND a.user_nid = :user_nid AND a.membership =
     'join'
+"""
+_MOVED: Final = """
+    SELECT b.user_nid, b.membership FROM memberships a
+    JOIN rooms r ON r.room_nid = a.room_nid AND r.newest_position > :since
+    JOIN memberships b ON b.room_nid = a.room_nid AND b.position > :since AND b.position <= :up_to
+    WHERE a.user_nid = :user_nid AND a.membership = 'join'
 """
 _SHARING_LOCAL: Final = """
     SELECT DISTINCT b.user_nid FROM memberships a JOIN memberships b ON b.room_nid = a.room_nid
@@ -180,8 +201,8 @@ def apply_memberships(
 ) -> Applied:
     """Write what users are in the room from now on. Called by `append` alone.
 
-    Effects: memberships, membership_changes and a USER hint for local users, room_servers.
-    Cost: 3 statements for each 4,096 users, and one for servers that joined or left.
+    Effects: memberships, membership_changes, counted_rooms and a USER hint for local users, room_servers.
+    Cost: 3 statements for each 4,096 users, one for servers that joined or left, 3 for each local user who did.
     """
     users = intern_users(txn, interner, updates.keys())
     old = _old_memberships(txn, room_nid, list(users.values()))
@@ -218,8 +239,18 @@ def apply_memberships(
     if changes:
         keys = ("user_nid", "position", "room_nid", "event_nid", "membership", "previous")
         txn.execute_many(_INSERT_CHANGE, [{key: change[key] for key in keys} for change in changes])
+        _apply_counting(txn, room_nid, changes)
     servers = _apply_servers(txn, interner, room_nid, joined_by_server)
     return Applied(counts[JOIN], counts[INVITE], users, servers)
+
+
+def _apply_counting(txn: WriteTxn, room_nid: int, changes: Sequence[Mapping[str, Any]]) -> None:
+    """Unread messages count for who is joined, from the change on; an answered invite is not unread any more."""
+    for change in changes:
+        if change["membership"] != JOIN:
+            stop_counting(txn, room_nid, change["user_nid"])
+        elif change["previous"] != JOIN:
+            start_counting(txn, room_nid, change["user_nid"], change["position"])
 
 
 def _old_memberships(
@@ -299,6 +330,26 @@ def list_joined_among(txn: ReadTxn, user_nid: int, room_ids: Collection[RoomID])
     }
 
 
+def list_memberships_of_user(
+    txn: ReadTxn, user_nid: int, room_nids: Collection[int]
+) -> dict[int, Membership]:
+    """What a user is in each of these rooms, by room_nid. Cost: 1 query per 4,096."""
+    return {
+        row[0]: _membership_of(row)
+        for batch in in_batches(list(room_nids))
+        for row in txn.all(_OF_USER_AMONG, user_nid=user_nid, room_nids=batch)
+    }
+
+
+def list_joined_rooms_of(txn: ReadTxn, user_nids: Collection[int]) -> set[int]:
+    """The rooms in which any of these users is joined."""
+    return {
+        room_nid
+        for batch in in_batches(list(user_nids))
+        for (room_nid,) in txn.all(_JOINED_ROOMS_OF, user_nids=batch)
+    }
+
+
 def list_members(
     txn: ReadTxn, room_nid: int, membership: str = JOIN, limit: int = 2**31
 ) -> list[tuple[int, int]]:
@@ -332,6 +383,16 @@ def list_local_members(txn: ReadTxn, room_nid: int, memberships: Collection[str]
     """The room's users of this server with one of `memberships`. Cost follows their number, not the
     room's."""
     return [row[0] for row in txn.all(_LOCAL, room_nid=room_nid, memberships=list(memberships))]
+
+
+def list_users_of_server(txn: ReadTxn, room_nid: int, server_nid: int) -> list[UserID]:
+    """The users of one server who are or were something in the room. Cost follows the room's size."""
+    return [row[0] for row in txn.all(_OF_SERVER, room_nid=room_nid, server_nid=server_nid)]
+
+
+def list_joined_guests(txn: ReadTxn, room_nid: int) -> list[int]:
+    """The guest accounts of this server that are joined. Cost follows the number of its local members."""
+    return [row[0] for row in txn.all(_LOCAL_GUESTS, room_nid=room_nid)]
 
 
 def list_membership_changes(txn: ReadTxn, user_nid: int, after: int, upto: int) -> list[MembershipChange]:
@@ -387,6 +448,14 @@ def list_sharing_among(txn: ReadTxn, user_nid: int, among: Collection[int]) -> s
         for batch in in_batches(nids)
         for row in txn.all(_SHARING_AMONG, user_nid=user_nid, among=batch)
     }
+
+
+def list_moved(txn: ReadTxn, user_nid: int, since: int, up_to: int) -> list[tuple[int, str]]:
+    """(user_nid, what they are now) of those whose membership in a room of the user's changed in (since, up_to].
+
+    Cost: the members of those of the rooms in which anything happened since.
+    """
+    return [(nid, said) for nid, said in txn.all(_MOVED, user_nid=user_nid, since=since, up_to=up_to)]
 
 
 def list_local_sharing(txn: ReadTxn, user_nid: int) -> set[int]:

@@ -75,7 +75,11 @@ def build_context(txn: WriteTxn, interner: Interner, nodes: PendingNodes, batch:
         senders.add(pdu.sender)
         if not event.is_local:
             event_ids.add(pdu.event_id)
-        if event.outcome is Outcome.BACKFILLED or event.state_before is not None:
+        if (
+            event.outcome is Outcome.BACKFILLED
+            or event.state_before is not None
+            or batch.replace_state is not None
+        ):
             event_ids.update(pdu.prev_events)
         if pdu.state_key is not None:
             slots.add((pdu.type, pdu.state_key))

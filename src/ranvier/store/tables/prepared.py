@@ -33,6 +33,9 @@ class PreparedEvent(msgspec.Struct, frozen=True, kw_only=True):
     pdu: Pdu
     outcome: Outcome
     is_local: bool = False  # made by this server just now: new for certain, and to be sent to others
+    # Came by a handshake (a join, leave or knock from outside, an invite that was signed elsewhere): this server
+    # sends it to the others.
+    is_relayed: bool = False
     # The root of the room's state before the event. None for outliers; and for an ACCEPTED event whose
     # prev_events are all extremities of the room (or the events before it in the batch): then that is the
     # room's state now.
@@ -61,7 +64,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     # The revision of the head that the ACCEPTED events were built on. May be None only if there are none.
     revision: int | None = None
     # Replaces the room's state before the events apply: on joining by federation, or when it is complete at
-    # last.
+    # last. An ACCEPTED event without state_before then is the room's only head, whatever it cites.
     replace_state: int | None = None
     # BACKFILLED events go right below this room_order: that of the event that cites the newest of them.
     below_order: int | None = None

@@ -67,7 +67,7 @@ def set_presence(txn: WriteTxn, presence: Presence) -> int:
         is_local=presence.is_local,
         position=position,
     )
-    txn.hint(Kind.USER, presence.user_nid)
+    txn.hint(Kind.PRESENCE, presence.user_nid)
     return position
 
 

@@ -66,4 +66,5 @@ def set_push_rules(txn: WriteTxn, user_nid: int, changes: bytes, built_on: int |
     if not changed:
         raise Conflict(f"the push rules of user {user_nid} changed meanwhile")
     txn.hint(Kind.USER, user_nid)
+    txn.hint(Kind.PUSH, user_nid)
     return position

@@ -63,6 +63,11 @@ _DELETE_OTHERS: Final = """
 """
 _DELETE_OF_USER: Final = "DELETE FROM pushers WHERE user_nid = :user_nid"
 _LIST: Final = f"SELECT {_COLUMNS} FROM pushers WHERE user_nid = :user_nid ORDER BY pusher_nid"  # noqa: S608
+_FIND: Final = f"SELECT {_COLUMNS} FROM pushers WHERE pusher_nid = :pusher_nid"  # noqa: S608
+_IN_ROOMS: Final = """
+    SELECT DISTINCT p.pusher_nid FROM memberships m JOIN pushers p ON p.user_nid = m.user_nid
+    WHERE m.room_nid IN (:room_nids[]) AND m.membership IN ('join', 'invite') AND m.is_local = 1
+"""
 _LIST_OF_USERS: Final = f"SELECT {_COLUMNS} FROM pushers WHERE user_nid IN (:user_nids[]) ORDER BY pusher_nid"  # noqa: S608
 _LIST_ALL: Final = (
     f"SELECT {_COLUMNS} FROM pushers WHERE pusher_nid > :after ORDER BY pusher_nid LIMIT :limit"  # noqa: S608
@@ -70,6 +75,11 @@ _LIST_ALL: Final = (
 _SUCCEED: Final = """
     UPDATE pushers SET pushed_nid = :pushed_nid, failing_since_ms = NULL, retry_ms = 0
     WHERE pusher_nid = :pusher_nid AND pushed_nid <= :pushed_nid
+"""
+_CLAIM: Final = """
+    UPDATE pushers SET retry_ms = :until_ms
+    WHERE pusher_nid = :pusher_nid AND pushed_nid = :pushed_nid AND retry_ms <= :now_ms AND is_enabled = 1
+    RETURNING pusher_nid
 """
 _FAIL: Final = """
     UPDATE pushers SET failing_since_ms = COALESCE(failing_since_ms, :now_ms), retry_ms = :retry_ms
@@ -86,7 +96,7 @@ def set_pusher(
     """
     if not append:
         for (other_nid,) in txn.all(_TAKE_OVER, app_id=keys.app_id, pushkey=keys.pushkey, user_nid=user_nid):
-            txn.hint(Kind.USER, other_nid)
+            txn.hint(Kind.PUSH, other_nid)
     txn.execute(
         _SET,
         pusher_nid=txn.next_position(),
@@ -95,11 +105,12 @@ def set_pusher(
         created_ms=now_ms,
         **msgspec.structs.asdict(keys),
     )
-    txn.hint(Kind.USER, user_nid)
+    txn.hint(Kind.PUSH, user_nid)
 
 
 def delete_pusher(txn: WriteTxn, user_nid: int, app_id: str, pushkey: str) -> bool:
     """The user took it back, or its gateway rejected it; False if there is none."""
+    txn.hint(Kind.PUSH, user_nid)
     return txn.execute(_DELETE, user_nid=user_nid, app_id=app_id, pushkey=pushkey) == 1
 
 
@@ -114,6 +125,16 @@ def delete_pushers_of_user(txn: WriteTxn, user_nid: int) -> None:
 
 def list_pushers(txn: ReadTxn, user_nid: int) -> list[Pusher]:
     return [_pusher(row) for row in txn.all(_LIST, user_nid=user_nid)]
+
+
+def find_pusher(txn: ReadTxn, pusher_nid: int) -> Pusher | None:
+    row = txn.first(_FIND, pusher_nid=pusher_nid)
+    return None if row is None else _pusher(row)
+
+
+def list_pushers_in_rooms(txn: ReadTxn, room_nids: Collection[int]) -> set[int]:
+    """pusher_nid of everybody who is in one of these rooms, or invited. Cost: their local members."""
+    return {nid for batch in in_batches(list(room_nids)) for (nid,) in txn.all(_IN_ROOMS, room_nids=batch)}
 
 
 def list_pushers_of_users(txn: ReadTxn, user_nids: Collection[int]) -> list[Pusher]:
@@ -132,6 +153,14 @@ def list_all_pushers(txn: ReadTxn, after: int, limit: int) -> list[Pusher]:
 def note_pushed(txn: WriteTxn, pusher_nid: int, pushed_nid: int) -> None:
     """Events up to `pushed_nid` are delivered, or were not worth it."""
     txn.execute(_SUCCEED, pusher_nid=pusher_nid, pushed_nid=pushed_nid)
+
+
+def claim_pusher(txn: WriteTxn, pusher: Pusher, now_ms: int, until_ms: int) -> bool:
+    """Take a pusher that is due and as far as it was read: until then no process but the caller's delivers to
+    it. False: another process has it or was quicker, or its gateway failed and is not to be tried yet."""
+    nid, pushed_nid = pusher.pusher_nid, pusher.pushed_nid
+    row = txn.first(_CLAIM, pusher_nid=nid, pushed_nid=pushed_nid, now_ms=now_ms, until_ms=until_ms)
+    return row is not None
 
 
 def note_push_failed(txn: WriteTxn, pusher_nid: int, now_ms: int, retry_ms: int) -> None:

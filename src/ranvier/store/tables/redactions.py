@@ -12,6 +12,7 @@ from typing import Final
 from ranvier.core.identifiers import EventID
 from ranvier.store.database import ReadTxn, WriteTxn
 from ranvier.store.tables.batches import in_batches
+from ranvier.store.tables.notifications import retract_notification
 from ranvier.store.tables.relations import delete_relation
 
 _INSERT: Final = """
@@ -49,7 +50,7 @@ def redact_event(
 ) -> None:
     """Let a redaction take effect on an event of its room, if it is here and not redacted yet.
 
-    Effects: events.redacted_by, redacted_originals, relations and threads.
+    Effects: events.redacted_by, redacted_originals, relations and threads, unread counts.
     """
     event_nid = txn.value(_TARGET, event_id=target_event_id, room_nid=room_nid)
     if event_nid is None:
@@ -57,6 +58,7 @@ def redact_event(
     txn.execute(_REDACT, event_nid=event_nid, redaction_nid=redaction_nid)
     keep_original(txn, event_nid, now_ms)
     delete_relation(txn, event_nid)
+    retract_notification(txn, room_nid, event_nid)
 
 
 def keep_original(txn: WriteTxn, event_nid: int, now_ms: int) -> None:

@@ -11,6 +11,7 @@ from typing import Final, TypeGuard
 
 import msgspec
 
+from ranvier.core.canonical_json import JsonObject
 from ranvier.core.events.pdu import Pdu
 from ranvier.core.identifiers import EventID
 from ranvier.core.limits import MAX_IDENTIFIER_BYTES
@@ -90,6 +91,12 @@ _TO_TARGETS: Final = f"""
     WHERE r.target_event_id IN (:event_ids[]) AND r.rel_type IN (:rel_types[]) AND r.room_nid = :room_nid
     ORDER BY r.event_nid
 """  # noqa: S608
+_ROOMS_RELATED: Final = "SELECT DISTINCT room_nid FROM relations WHERE target_event_id IN (:event_ids[])"
+_IS_ANNOTATED: Final = """
+    SELECT 1 FROM relations r
+    WHERE r.target_event_id = :target_event_id AND r.rel_type = 'm.annotation' AND r.room_nid = :room_nid
+        AND r.sender_nid = :sender_nid AND r.type = :type AND r.aggregation_key = :key LIMIT 1
+"""
 _TARGETS_OF: Final = f"SELECT {_COLUMNS} FROM relations r WHERE r.event_nid IN (:nids[])"  # noqa: S608
 _PAGE: Final = """
     SELECT e.event_nid, e.room_order, r.rel_type, r.type
@@ -101,6 +108,14 @@ _PAGE: Final = """
 """
 _PAGE_BACKWARDS: Final = _PAGE + "ORDER BY e.room_order DESC LIMIT :limit"
 _PAGE_FORWARDS: Final = _PAGE + "ORDER BY e.room_order LIMIT :limit"
+_PARENTS_BELOW: Final = """
+    SELECT e.event_id FROM relations r JOIN events e ON e.event_nid = r.event_nid
+    WHERE r.target_event_id IN (:event_ids[]) AND r.room_nid = :room_nid
+        AND (CAST(:rel_type AS TEXT) IS NULL OR r.rel_type = :rel_type)
+        AND (CAST(:type AS TEXT) IS NULL OR r.type = :type)
+        AND EXISTS (SELECT 1 FROM relations x WHERE x.target_event_id = e.event_id)
+    ORDER BY r.event_nid DESC LIMIT :limit
+"""
 _THREADS: Final = """
     SELECT t.root_event_id, t.reply_count, t.newest_nid, t.newest_order FROM threads t
     WHERE t.room_nid = :room_nid AND t.newest_order < :below ORDER BY t.newest_order DESC LIMIT :limit
@@ -155,11 +170,17 @@ _RELATION_OF_ID: Final = """
 
 
 def relation_of(pdu: Pdu) -> Relation | None:
-    """What `pdu` relates to, or None: also when `m.relates_to` is malformed or too long to be of use.
+    """What `pdu` relates to: see `relation_in`."""
+    return relation_in(pdu.content)
+
+
+def relation_in(content: JsonObject) -> Relation | None:
+    """What an event with this content relates to, or None: also when `m.relates_to` is malformed or too long to
+    be of use.
 
     Spec: client-server API, "Forming relationships between events".
     """
-    relates_to = pdu.content.get("m.relates_to")
+    relates_to = content.get("m.relates_to")
     if not isinstance(relates_to, dict):
         return None
     target, rel_type = relates_to.get("event_id"), relates_to.get("rel_type")
@@ -243,6 +264,19 @@ def list_relations_of(txn: ReadTxn, event_nids: Collection[int]) -> dict[int, Re
     }
 
 
+def is_annotated(txn: ReadTxn, room_nid: int, relation: Relation, type_: str, sender_nid: int) -> bool:
+    """Whether the sender annotated the relation's target in this way before, with an event of this type."""
+    found = txn.value(
+        _IS_ANNOTATED,
+        target_event_id=relation.target_event_id,
+        room_nid=room_nid,
+        sender_nid=sender_nid,
+        type=type_,
+        key=relation.aggregation_key,
+    )
+    return found is not None
+
+
 class Page(msgspec.Struct, frozen=True, kw_only=True):
     """Which part of a timeline to read: strictly between two orders."""
 
@@ -276,6 +310,35 @@ def list_relations_page(
         limit=page.limit,
     )
     return [(row[0], row[1]) for row in rows]
+
+
+def list_parents_below(
+    txn: ReadTxn,
+    room_nid: int,
+    event_ids: Sequence[EventID],
+    rel_type: str | None,
+    event_type: str | None,
+    limit: int,
+) -> list[EventID]:
+    """Of what relates to any of `event_ids`, that to which something relates in turn; the newest `limit`."""
+    rows = txn.all(
+        _PARENTS_BELOW,
+        room_nid=room_nid,
+        event_ids=list(event_ids),
+        rel_type=rel_type,
+        type=event_type,
+        limit=limit,
+    )
+    return [row[0] for row in rows]
+
+
+def list_rooms_related(txn: ReadTxn, event_ids: Collection[EventID]) -> set[int]:
+    """The rooms in which something relates to one of these events. Cost: 1 query per 4,096 events."""
+    return {
+        room_nid
+        for batch in in_batches(list(event_ids))
+        for (room_nid,) in txn.all(_ROOMS_RELATED, event_ids=batch)
+    }
 
 
 def list_threads(

@@ -61,9 +61,14 @@ _INSERT: Final = """
     ON CONFLICT (room_id) DO NOTHING
 """
 _FIND: Final = f"SELECT {_COLUMNS} FROM rooms WHERE room_id = :room_id"  # noqa: S608
+_LIST_BY_ID: Final = f"SELECT {_COLUMNS} FROM rooms WHERE room_id IN (:room_ids[])"  # noqa: S608
 _LIST: Final = f"SELECT {_COLUMNS} FROM rooms WHERE room_nid IN (:nids[])"  # noqa: S608
 _CHANGED: Final = """
     SELECT room_nid, newest_position FROM rooms WHERE room_nid IN (:nids[]) AND newest_position > :after
+"""
+_ACTIVE: Final = "SELECT room_nid FROM rooms WHERE newest_position > :after ORDER BY room_nid"
+_CORRECT_VERSION: Final = """
+    UPDATE rooms SET version = :version WHERE room_nid = :room_nid AND state_root = 0
 """
 _SET_PARTIAL: Final = "UPDATE rooms SET is_partial = :is_partial WHERE room_nid = :room_nid"
 _LIST_PARTIAL: Final = "SELECT room_nid FROM rooms WHERE is_partial = 1"
@@ -98,10 +103,22 @@ def find_room(txn: ReadTxn, room_id: RoomID) -> Room | None:
     return None if row is None else room_of(row)
 
 
+def correct_version(txn: WriteTxn, room_nid: int, version: str) -> None:
+    """Note the true version of a room of which only invites or knocks are known: the first of them may have
+    named a wrong one. Does nothing for a room whose state is known."""
+    txn.execute(_CORRECT_VERSION, room_nid=room_nid, version=version)
+
+
 def list_rooms(txn: ReadTxn, room_nids: Collection[int]) -> dict[int, Room]:
     """Rooms by number. Cost: 1 query per 4,096."""
     nids = list(room_nids)
     return {row[0]: room_of(row) for batch in in_batches(nids) for row in txn.all(_LIST, nids=batch)}
+
+
+def list_rooms_by_id(txn: ReadTxn, room_ids: Collection[RoomID]) -> dict[RoomID, Room]:
+    """Rooms by id; those that are not known here are left out. Cost: 1 query per 4,096."""
+    ids = list(room_ids)
+    return {row[1]: room_of(row) for batch in in_batches(ids) for row in txn.all(_LIST_BY_ID, room_ids=batch)}
 
 
 def list_changed_rooms(txn: ReadTxn, room_nids: Collection[int], after: int) -> dict[int, int]:
@@ -112,6 +129,11 @@ def list_changed_rooms(txn: ReadTxn, room_nids: Collection[int], after: int) -> 
         for batch in in_batches(nids)
         for nid, position in txn.all(_CHANGED, nids=batch, after=after)
     }
+
+
+def list_active_rooms(txn: ReadTxn, after: int) -> list[int]:
+    """All rooms that got live events after a position. Cost: reads the table of rooms."""
+    return [row[0] for row in txn.all(_ACTIVE, after=after)]
 
 
 def update_partial(txn: WriteTxn, room_nid: int, is_partial: bool) -> None:

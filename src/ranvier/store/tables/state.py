@@ -33,6 +33,10 @@ _SOME: Final = """
     SELECT state_key_nid, event_nid FROM current_state
     WHERE room_nid = :room_nid AND state_key_nid IN (:nids[])
 """
+_OF_TYPE: Final = """
+    SELECT c.state_key_nid, c.event_nid FROM current_state c JOIN state_keys k ON k.state_key_nid = c.state_key_nid
+    WHERE c.room_nid = :room_nid AND k.type = :type
+"""
 _SLOTS: Final = """
     SELECT c.room_nid, c.state_key_nid, c.event_nid FROM current_state c
     WHERE c.room_nid IN (:room_nids[]) AND c.state_key_nid IN (:nids[])
@@ -93,6 +97,11 @@ def list_current_slots(txn: ReadTxn, room_nid: int, state_key_nids: Collection[i
     return {
         slot: nid for batch in in_batches(nids) for slot, nid in txn.all(_SOME, room_nid=room_nid, nids=batch)
     }
+
+
+def list_slots_of_type(txn: ReadTxn, room_nid: int, type_: str) -> dict[int, int]:
+    """The slots of one type in a room's state now: state_key_nid -> event_nid. Cost follows the room's state."""
+    return dict(txn.all(_OF_TYPE, room_nid=room_nid, type=type_))
 
 
 def list_slots_of_rooms(

@@ -90,18 +90,16 @@ _NEWEST: Final = """
         ORDER BY e.room_order DESC LIMIT 1
     ) FROM rooms r WHERE r.room_nid IN (:room_nids[])
 """
-_AT_OR_AFTER: Final = """
-    SELECT e.event_nid, e.origin_server_ts FROM events e
-    WHERE e.room_nid = :room_nid AND e.room_order > :above AND e.room_order < :below AND e.origin_server_ts
-    >= :ts
-    ORDER BY e.room_order LIMIT 1
-"""
-_AT_OR_BEFORE: Final = """
-    SELECT e.event_nid, e.origin_server_ts FROM events e
-    WHERE e.room_nid = :room_nid AND e.room_order > :above AND e.room_order < :below AND e.origin_server_ts
-    <= :ts
-    ORDER BY e.room_order DESC LIMIT 1
-"""
+_AT_OR_AFTER: Final = f"""
+    SELECT {COLUMNS} FROM events e
+    WHERE e.room_nid = :room_nid AND e.room_order IS NOT NULL AND e.origin_server_ts >= :ts
+    ORDER BY e.origin_server_ts, e.room_order LIMIT :limit OFFSET :offset
+"""  # noqa: S608
+_AT_OR_BEFORE: Final = f"""
+    SELECT {COLUMNS} FROM events e
+    WHERE e.room_nid = :room_nid AND e.room_order IS NOT NULL AND e.origin_server_ts <= :ts
+    ORDER BY e.origin_server_ts DESC, e.room_order DESC LIMIT :limit OFFSET :offset
+"""  # noqa: S608
 
 
 class OrdersExhausted(Exception):
@@ -205,24 +203,16 @@ def list_newest(txn: ReadTxn, room_nids: Collection[int], below: int = END_OF_TI
     }
 
 
-def find_event_near(
-    txn: ReadTxn,
-    room_nid: int,
-    ts: int,
-    *,
-    forwards: bool,
-    above: int = START_OF_TIMELINE,
-    below: int = END_OF_TIMELINE,
-) -> tuple[int, int] | None:
-    """(event_nid, origin_server_ts) of the first event at or after a time, or the last at or before it.
+def list_events_near(
+    txn: ReadTxn, room_nid: int, ts: int, *, forwards: bool, limit: int, offset: int = 0
+) -> list[EventRecord]:
+    """Events of a room's timeline at or after a time, or at or before it, the nearest in time first.
 
-    Cost: reads the timeline from one end, since the times are what senders claim and in no order.
-    Spec: client-server API, `GET /rooms/{roomId}/timestamp_to_event`.
+    The times are what senders claim, so their order is not that of the timeline.
+    Cost: 1 query that reads `offset` entries of the index (room, time) and `limit` events.
     """
-    row = txn.first(
-        _AT_OR_AFTER if forwards else _AT_OR_BEFORE, room_nid=room_nid, ts=ts, above=above, below=below
-    )
-    return None if row is None else (row[0], row[1])
+    sql = _AT_OR_AFTER if forwards else _AT_OR_BEFORE
+    return [record_of(row) for row in txn.all(sql, room_nid=room_nid, ts=ts, limit=limit, offset=offset)]
 
 
 def _restriction(only: TimelineFilter) -> tuple[str, dict[str, object]]:

@@ -1,0 +1,75 @@
+"""Runs the jobs that transactions queued: soon after the commit, and again later when they fail."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from ranvier.io.clock import Clock
+from ranvier.io.randomness import Randomness
+from ranvier.store.database import Database, Hint, Kind
+from ranvier.store.tables.jobs import Job, complete_job, find_next_run_ms, lease_jobs, postpone_job
+
+log = logging.getLogger(__name__)
+
+Run = Callable[[Job], Awaitable[None]]
+"""Does a job. Doing it twice must do no harm. Whatever it raises postpones the job."""
+
+LEASE_MS: Final = 10 * 60_000
+AT_ONCE: Final = 10
+MAX_IDLE_S: Final = 600.0
+FIRST_RETRY_MS: Final = 5_000
+MAX_RETRY_MS: Final = 3_600_000
+
+
+class JobRunner:
+    """The worker for one kind of job."""
+
+    def __init__(self, db: Database, clock: Clock, randomness: Randomness, kind: str, run: Run) -> None:
+        self.name = f"jobs: {kind}"
+        self._db = db
+        self._clock = clock
+        self._kind = kind
+        self._run_job = run
+        self._lease = randomness.token(12)
+        self._queued = asyncio.Event()
+        db.subscribe(self._hear)
+
+    async def run(self) -> None:
+        while True:
+            self._queued.clear()
+            # Most of what is queued is for other runners: reading is cheap, leasing is a commit.
+            next_ms = await self._db.read(find_next_run_ms, self._kind)
+            idle_s = MAX_IDLE_S if next_ms is None else (next_ms - self._clock.now_ms()) / 1000
+            if idle_s > 0:
+                await self._wait(min(idle_s, MAX_IDLE_S))
+            else:
+                await self._do_some()
+
+    async def _do_some(self) -> None:
+        now_ms = self._clock.now_ms()
+        jobs = await self._db.write(lease_jobs, self._kind, self._lease, now_ms, now_ms + LEASE_MS, AT_ONCE)
+        for job in jobs:
+            await self._do(job)
+
+    async def _do(self, job: Job) -> None:
+        try:
+            await self._run_job(job)
+        except Exception as error:  # the job is kept, and the others go on
+            log.exception("%s %s failed", self.name, job.key)
+            delay_ms = min(FIRST_RETRY_MS * 2 ** min(job.attempts - 1, 20), MAX_RETRY_MS)
+            await self._db.write(postpone_job, job.job_nid, self._clock.now_ms() + delay_ms, repr(error))
+        else:
+            await self._db.write(complete_job, job.job_nid)
+
+    async def _wait(self, seconds: float) -> None:
+        """Until a job is queued, or for as long."""
+        try:
+            async with self._clock.timeout(seconds):
+                await self._queued.wait()
+        except TimeoutError:
+            return
+
+    def _hear(self, hints: Sequence[Hint]) -> None:
+        if any(hint.kind in (Kind.JOB, Kind.GAP) for hint in hints):
+            self._queued.set()

@@ -1,0 +1,74 @@
+"""Work for the background that must not be lost: queued in the transaction that makes it necessary.
+
+Table: jobs. Owner: whoever names the kind. Growth: one row a job, until it is done.
+Index -> query: jobs_by_time -> what is due; UNIQUE (kind, dedupe_key) -> asking again while the job waits.
+
+Any process may take a job: it leases it for a while, and when it dies the lease ends and another one takes the job
+again. So doing a job twice must do no harm. Asking for a job that is under way makes it a new one (a new job_nid),
+so that what changed meanwhile is not missed.
+"""
+
+from typing import Final
+
+import msgspec
+
+from ranvier.store.database import Kind, ReadTxn, WriteTxn
+
+
+class Job(msgspec.Struct, frozen=True):
+    job_nid: int
+    key: str
+    payload: bytes  # JSON
+    attempts: int  # this one included
+
+
+_ENQUEUE: Final = """
+    INSERT INTO jobs (job_nid, kind, dedupe_key, payload, run_ms)
+    VALUES (:job_nid, :kind, :key, :payload, :run_ms)
+    ON CONFLICT (kind, dedupe_key) DO UPDATE SET job_nid = excluded.job_nid, payload = excluded.payload,
+        run_ms = excluded.run_ms, lease = NULL, attempts = 0, last_error = NULL
+"""
+_DUE: Final = """
+    SELECT job_nid, dedupe_key, payload, attempts + 1 FROM jobs
+    WHERE kind = :kind AND run_ms <= :now_ms ORDER BY run_ms LIMIT :limit {skip_locked}
+"""
+_LEASE: Final = """
+    UPDATE jobs SET lease = :lease, run_ms = :until_ms, attempts = attempts + 1
+    WHERE job_nid = :job_nid
+"""
+_COMPLETE: Final = "DELETE FROM jobs WHERE job_nid = :job_nid"
+_POSTPONE: Final = """
+    UPDATE jobs SET lease = NULL, run_ms = :run_ms, last_error = :error WHERE job_nid = :job_nid
+"""
+_NEXT: Final = "SELECT MIN(run_ms) FROM jobs WHERE kind = :kind"
+
+MAX_ERROR_CHARS: Final = 500
+
+
+def enqueue_job(txn: WriteTxn, kind: str, key: str, payload: bytes, run_ms: int) -> None:
+    """Ask for a job, not before `run_ms`. There is one job of a kind for each key: the latest request counts."""
+    txn.execute(_ENQUEUE, job_nid=txn.next_position(), kind=kind, key=key, payload=payload, run_ms=run_ms)
+    txn.hint(Kind.JOB, 0)
+
+
+def lease_jobs(txn: WriteTxn, kind: str, lease: str, now_ms: int, until_ms: int, limit: int) -> list[Job]:
+    """Take jobs that are due, for oneself until `until_ms`. `lease` names who takes them."""
+    jobs = [Job(*row) for row in txn.all(_DUE, kind=kind, now_ms=now_ms, limit=limit)]
+    txn.execute_many(_LEASE, [{"job_nid": job.job_nid, "lease": lease, "until_ms": until_ms} for job in jobs])
+    return jobs
+
+
+def complete_job(txn: WriteTxn, job_nid: int) -> None:
+    """The job is done. One that was asked for again meanwhile stays."""
+    txn.execute(_COMPLETE, job_nid=job_nid)
+
+
+def postpone_job(txn: WriteTxn, job_nid: int, run_ms: int, error: str) -> None:
+    """The job failed: try again at `run_ms`."""
+    txn.execute(_POSTPONE, job_nid=job_nid, run_ms=run_ms, error=error[:MAX_ERROR_CHARS])
+
+
+def find_next_run_ms(txn: ReadTxn, kind: str) -> int | None:
+    """When the next job of a kind is due (or the next lease ends), or None without any."""
+    value: int | None = txn.value(_NEXT, kind=kind)
+    return value

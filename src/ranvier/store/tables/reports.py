@@ -1,0 +1,81 @@
+"""What users reported as inappropriate, for administrators.
+
+Table: reports. Owner: services.rooms.reporting. Growth: one row a report.
+Index -> query: primary key -> list, newest first; reports_open -> those that nobody has dealt with.
+"""
+
+from typing import Final
+
+import msgspec
+
+from ranvier.core.identifiers import EventID, RoomID, UserID
+from ranvier.store.database import ReadTxn, WriteTxn
+
+EVENT: Final = "event"
+ROOM: Final = "room"
+USER: Final = "user"
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """`subject` says which of the ids is meant; the others say where it was found."""
+
+    reporter_nid: int
+    subject: str
+    room_id: RoomID | None = None
+    event_id: EventID | None = None
+    user_id: UserID | None = None
+    reason: bytes  # a JSON string
+    received_ms: int
+
+
+class StoredReport(msgspec.Struct, frozen=True):
+    report_nid: int
+    report: Report
+    resolved_ms: int | None
+
+
+_INSERT: Final = """
+    INSERT INTO reports (report_nid, reporter_nid, subject, room_id, event_id, user_id, reason, received_ms)
+    VALUES (:report_nid, :reporter_nid, :subject, :room_id, :event_id, :user_id, :reason, :received_ms)
+"""
+_LIST_OPEN: Final = """
+    SELECT report_nid, reporter_nid, subject, room_id, event_id, user_id, reason, received_ms, resolved_ms
+    FROM reports WHERE resolved_ms IS NULL AND report_nid < :before ORDER BY report_nid DESC LIMIT :limit
+"""
+_RESOLVE: Final = """
+    UPDATE reports SET resolved_ms = :now_ms WHERE report_nid = :report_nid AND resolved_ms IS NULL
+"""
+
+
+def insert_report(txn: WriteTxn, report: Report) -> int:
+    """Keep a report; its number."""
+    report_nid = txn.next_position()
+    txn.execute(_INSERT, report_nid=report_nid, **msgspec.structs.asdict(report))
+    return report_nid
+
+
+def list_open_reports(txn: ReadTxn, limit: int, before: int = 2**63 - 1) -> list[StoredReport]:
+    """Reports that nobody has dealt with, the newest first, from below a number on."""
+    return [
+        StoredReport(
+            nid,
+            Report(
+                reporter_nid=reporter_nid,
+                subject=subject,
+                room_id=room_id,
+                event_id=event_id,
+                user_id=user_id,
+                reason=reason,
+                received_ms=received_ms,
+            ),
+            resolved_ms,
+        )
+        for (
+            nid, reporter_nid, subject, room_id, event_id, user_id, reason, received_ms, resolved_ms,
+        ) in txn.all(_LIST_OPEN, before=before, limit=limit)
+    ]  # fmt: skip
+
+
+def resolve_report(txn: WriteTxn, report_nid: int, now_ms: int) -> bool:
+    """Note that a report is dealt with; False if it is already, or does not exist."""
+    return txn.execute(_RESOLVE, report_nid=report_nid, now_ms=now_ms) > 0

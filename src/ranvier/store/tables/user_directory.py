@@ -1,0 +1,104 @@
+"""Users as people look for them: by the beginnings of words of their names and ids.
+
+Tables: user_directory, user_words. Owner: services.user_directory. Growth: one row a user who ever was in a
+room here, and one for each word of the name and the id.
+Index -> query: (word, user) -> a range of words is a prefix; (user, word) -> further words, and replacing them.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from ranvier.store.database import ReadTxn, WriteTxn
+from ranvier.store.tables.batches import in_batches
+
+MAX_CANDIDATES: Final = 2_000
+"""Matches of the first word that one search looks at."""
+
+_AFTER_ALL: Final = "\U0010ffff"
+
+
+class DirectoryEntry(msgspec.Struct, frozen=True):
+    """What is shown of a user, and the words to find the user by."""
+
+    user_nid: int
+    display_name: str | None
+    avatar_url: str | None
+    words: Collection[str] = ()
+
+
+_UPSERT: Final = """
+    INSERT INTO user_directory (user_nid, display_name, avatar_url)
+    VALUES (:user_nid, :display_name, :avatar_url)
+    ON CONFLICT (user_nid) DO UPDATE SET display_name = excluded.display_name,
+        avatar_url = excluded.avatar_url
+"""
+_DELETE_WORDS: Final = "DELETE FROM user_words WHERE user_nid IN (:user_nids[])"
+_INSERT_WORD: Final = """
+    INSERT INTO user_words (word, user_nid) VALUES (:word, :user_nid) ON CONFLICT (word, user_nid) DO NOTHING
+"""
+_FIRST_WORD: Final = """
+    SELECT w.user_nid, w.word FROM user_words w WHERE w.word >= :low_0 AND w.word < :high_0
+"""
+_FURTHER_WORD: Final = """
+    AND EXISTS (SELECT 1 FROM user_words f
+        WHERE f.user_nid = w.user_nid AND f.word >= :low_{number} AND f.word < :high_{number})
+"""
+_SEARCH: Final = """
+    SELECT c.word, u.user_nid, u.display_name, u.avatar_url
+    FROM ({candidates} ORDER BY w.word LIMIT :candidates) c JOIN user_directory u ON u.user_nid = c.user_nid
+    WHERE u.user_nid <> :searcher_nid AND (
+        EXISTS (SELECT 1 FROM memberships m
+            JOIN memberships mine ON mine.room_nid = m.room_nid AND mine.user_nid = :searcher_nid
+            WHERE m.user_nid = u.user_nid AND m.membership = 'join' AND mine.membership = 'join')
+        OR EXISTS (SELECT 1 FROM memberships m JOIN room_summaries s ON s.room_nid = m.room_nid
+            WHERE m.user_nid = u.user_nid AND m.membership = 'join'
+                AND (s.join_rule = 'public' OR s.history_visibility = 'world_readable'))
+    )
+    ORDER BY c.word
+"""
+
+
+def upsert_entries(txn: WriteTxn, entries: Sequence[DirectoryEntry]) -> None:
+    """Store what is shown of these users, each named once, and their words."""
+    if not entries:
+        return
+    txn.execute_many(
+        _UPSERT,
+        [
+            {"user_nid": one.user_nid, "display_name": one.display_name, "avatar_url": one.avatar_url}
+            for one in entries
+        ],
+    )
+    for batch in in_batches([one.user_nid for one in entries]):
+        txn.execute(_DELETE_WORDS, user_nids=batch)
+    words = [{"word": word, "user_nid": one.user_nid} for one in entries for word in sorted(set(one.words))]
+    if words:
+        txn.execute_many(_INSERT_WORD, words)
+
+
+def search_users(
+    txn: ReadTxn, searcher_nid: int, prefixes: Sequence[str]
+) -> Mapping[int, tuple[str, DirectoryEntry]]:
+    """Users other than the searcher that have a word for each prefix and that the searcher may know of: those in
+    a room of the searcher, or in one that is public or world-readable.
+
+    Returns: by user_nid the first word that matched, and the entry (without words), in the order of the words.
+    Cost: 1 query that reads at most MAX_CANDIDATES matches of the first prefix, which had best be the longest.
+    Spec: client-server API, `POST /user_directory/search`.
+    """
+    candidates = _FIRST_WORD + "".join(
+        _FURTHER_WORD.format(number=number) for number in range(1, len(prefixes))
+    )
+    bounds = {f"low_{number}": prefix for number, prefix in enumerate(prefixes)}
+    bounds |= {f"high_{number}": prefix + _AFTER_ALL for number, prefix in enumerate(prefixes)}
+    found: dict[int, tuple[str, DirectoryEntry]] = {}
+    for word, user_nid, display_name, avatar_url in txn.all(
+        _SEARCH.format(candidates=candidates),
+        searcher_nid=searcher_nid,
+        candidates=MAX_CANDIDATES,
+        **bounds,
+    ):
+        found.setdefault(user_nid, (word, DirectoryEntry(user_nid, display_name, avatar_url)))
+    return found

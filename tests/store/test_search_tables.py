@@ -1,0 +1,120 @@
+"""What searches read and keep, on both engines."""
+
+import pytest
+
+from ranvier.core.identifiers import UserID
+from ranvier.store.database import Conflict, Database
+from ranvier.store.tables import followers, message_search, redactions, rooms
+from ranvier.store.tables import user_directory as directory
+from ranvier.store.tables.message_search import Words
+from ranvier.store.tables.prepared import Outcome, PreparedEvent
+from ranvier.store.tables.rooms import RoomSummary
+from ranvier.store.tables.user_directory import DirectoryEntry
+from tests.store.room_builder import ALICE, BOB, CAROL, RoomBuilder, accepted, event_id_of, make_pdu, member
+
+
+async def test_a_follower_moves_on_once(db: Database) -> None:
+    assert await db.read(followers.find_follower, "x") == followers.NOT_BEGUN
+    await db.write(followers.move_follower, "x", 0, 5)
+    await db.write(followers.move_follower, "x", 5, 9)
+    assert await db.read(followers.find_follower, "x") == 9
+    for known in (0, 5):
+        with pytest.raises(Conflict):
+            await db.write(followers.move_follower, "x", known, 12)
+    assert await db.read(followers.find_follower, "x") == 9
+
+
+async def _members(db: Database, *users: UserID, room_id: str = "!room:here") -> RoomBuilder:
+    room = await RoomBuilder.create(db, room_id)
+    await room.append(*(accepted(member(f"{user} {room_id}", user, "join")) for user in users))
+    return room
+
+
+async def test_users_are_found_by_their_words(db: Database) -> None:
+    room = await _members(db, ALICE, BOB, CAROL)
+    alice, bob, carol = [await room.user_nid(user) for user in (ALICE, BOB, CAROL)]
+    entries = [
+        DirectoryEntry(alice, "Alice", None, ("alice", "anna")),
+        DirectoryEntry(bob, None, "mxc://x/y", ("bob", "an")),
+        DirectoryEntry(carol, "Carol", None, ("carol", "anna")),
+    ]
+    await db.write(directory.upsert_entries, entries)
+
+    async def found(searcher: int, *prefixes: str) -> list[tuple[int, str]]:
+        rows = await db.read(directory.search_users, searcher, prefixes)
+        return [(nid, word) for nid, (word, _) in rows.items()]
+
+    assert await found(alice, "an") == [(bob, "an"), (carol, "anna")]
+    assert await found(alice, "an", "car") == [(carol, "anna")]
+    assert await found(alice, "an", "x") == []
+    assert await found(bob, "ann") == [(alice, "anna"), (carol, "anna")]
+    assert (await db.read(directory.search_users, alice, ["bob"]))[bob][1].avatar_url == "mxc://x/y"
+    # An entry replaces what was known before.
+    await db.write(directory.upsert_entries, [DirectoryEntry(bob, "New", None, ("new",))])
+    assert await found(alice, "bob") == []
+    assert await found(alice, "new") == [(bob, "new")]
+
+
+@pytest.mark.parametrize(
+    ("summary", "is_found"),
+    [
+        (RoomSummary(join_rule="public"), True),
+        (RoomSummary(history_visibility="world_readable"), True),
+        (RoomSummary(join_rule="invite", history_visibility="shared"), False),
+    ],
+)
+async def test_strangers_are_found_in_open_rooms(db: Database, summary: RoomSummary, is_found: bool) -> None:
+    room = await _members(db, BOB)
+    bob = await room.user_nid(BOB)
+    await db.write(directory.upsert_entries, [DirectoryEntry(bob, None, None, ("bob",))])
+    await db.write(rooms.upsert_summary, room.room_nid, summary)
+    assert list(await db.read(directory.search_users, 999, ["bob"])) == ([bob] if is_found else [])
+
+
+async def test_events_are_found_by_their_words(db: Database) -> None:
+    kept = [
+        Words(1, 10, ("a", "b")),
+        Words(1, 11, ("a",)),
+        Words(2, 12, ("a", "b", "c")),
+        Words(3, 13, ("a", "b")),
+    ]
+    await db.write(message_search.insert_words, kept)
+    await db.write(message_search.insert_words, kept)  # once more does no harm
+
+    async def found(*words: str, upto: int = 100, limit: int = 9) -> list[int]:
+        return await db.read(message_search.search_events, (1, 2), words, upto=upto, limit=limit)
+
+    assert await found("a") == [12, 11, 10]
+    assert await found("a", "b") == [12, 10]
+    assert await found("a", "b", "c") == [12]
+    assert await found("a", upto=11) == [11, 10]
+    assert await found("a", limit=1) == [12]
+    await db.write(message_search.delete_words, kept[0])
+    assert await found("b") == [12]
+
+
+async def test_what_is_to_be_searched(db: Database) -> None:
+    room = await RoomBuilder.create(db)
+    await room.say("1")
+    outlier = PreparedEvent(pdu=make_pdu("late"), outcome=Outcome.OUTLIER)
+    await room.append(outlier)
+    await room.say("other type", type="m.other")
+    await room.say("2")
+    after = (await db.read(rooms.list_rooms, (room.room_nid,)))[room.room_nid].newest_position
+    types = ("m.room.message", message_search.REDACTION)
+
+    async def found(since: int, upto: int, limit: int = 9) -> tuple[list[str], int]:
+        rows, end = await db.read(message_search.list_searchable, since, upto, types, limit)
+        return [row.event_id for row in rows], end
+
+    first, second, late = (event_id_of(name) for name in ("1", "2", "late"))
+    assert await found(0, after) == ([first, second], after)
+    events, end = await found(0, after, 1)
+    assert events == [first]
+    assert (await found(end, after))[0] == [second]
+    # What was an outlier before comes when it enters the timeline.
+    await room.append(PreparedEvent(pdu=make_pdu("late"), outcome=Outcome.ACCEPTED))
+    assert (await found(after, 2**60))[0] == [late]
+    await db.write(redactions.redact_event, room.room_nid, first, after, 1)
+    rows, _ = await db.read(message_search.list_searchable, 0, after, types, 9)
+    assert [row.redacted_by for row in rows] == [after, None, None]
