@@ -97,11 +97,14 @@ tls_private_key = "server.key"
 mode = "open"
 shared_secret = "complement"
 guests = true
+min_password_length = 1
 [federation]
 ca_file = "ca.pem"
 allow_private_addresses = ["127.0.0.0/8", "::1/128"]
 [federation.addresses]
 %s
+[rooms]
+default_version = "11"
 [rate_limits]
 enabled = false
 `, s.name, s.clientPort, s.federationPort, addresses.String())))

@@ -61,3 +61,25 @@ async def test_two_people_chat_through_the_js_sdk(node: str, server: ServerProce
         if script.returncode is None:
             script.kill()
             await script.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+async def test_two_people_chat_encrypted_and_a_new_device_restores_the_backup(
+    node: str, server: ServerProcess
+) -> None:
+    script = await asyncio.create_subprocess_exec(
+        *(node, "encrypted.mjs", server.url),
+        cwd=FOLDER,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(180):
+            output, errors = await script.communicate()
+        # The SDK writes what it does to the standard output, too.
+        assert output.endswith(b"DONE\n"), errors.decode()[-4000:] + server.log()[-2000:]
+    finally:
+        if script.returncode is None:
+            script.kill()
+            await script.wait()

@@ -62,7 +62,12 @@ class SkippingClock(SystemClock):
                 yield scope
                 return
             loop, key = asyncio.get_running_loop(), object()
-            self._timers[key] = self.monotonic() + seconds, lambda: scope.reschedule(loop.time())
+
+            def expire() -> None:
+                if not scope.expired():
+                    scope.reschedule(loop.time())
+
+            self._timers[key] = self.monotonic() + seconds, expire
             try:
                 yield scope
             finally:
@@ -108,6 +113,10 @@ class Network:
     def add(self, server_name: str, app: Any) -> None:
         """Let an ASGI application stand for a server, such as one that a test plays itself."""
         self._apps[server_name] = app
+
+    def app_of(self, server: Homeserver) -> Any:
+        """What others reach of a server."""
+        return self._apps[server.server_name]
 
     async def stop(self, name: str) -> None:
         """Stop a server; nobody reaches it until it is started again."""

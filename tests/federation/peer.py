@@ -24,7 +24,7 @@ from ranvier.store.tables import rooms, timeline
 
 from ..http.client import Answer, Client, segment
 from ..http.homeserver import Homeserver
-from .network import FEDERATION_APIS, Network
+from .network import Network
 
 State = Mapping[StateKey, Pdu]
 
@@ -70,6 +70,7 @@ class Peer:
         self.name = ServerName(f"{name}.test")
         self.key = SigningKey(name.encode().ljust(32, b"."), "k1")
         self.clock = network.clock
+        self._network = network
         self.asked: list[tuple[str, str]] = []  # method and path of what others asked of it
         self.rooms: dict[RoomID, RoomCopy] = {}
         self.hidden: set[EventID] = set()  # events that it does not tell of
@@ -169,7 +170,7 @@ class Peer:
             method=method, uri=path, origin=self.name, destination=destination, content=body
         )
         authorization = sign_request(self.key, message, self.name, destination)
-        return await Client(server.app(FEDERATION_APIS)).request(
+        return await Client(self._network.app_of(server)).request(
             method, path, body=body or b"", headers={"Authorization": authorization}
         )
 

@@ -325,3 +325,14 @@ async def test_typing_receipts_and_messages_to_devices_arrive(scene: Scene) -> N
     assert events["m.typing"] == {"user_ids": [scene.bob]}
     assert set(events["m.receipt"][said]["m.read"]) == {scene.bob}
     assert [e["content"] for e in sync["to_device"]["events"]] == [{"text": "psst"}]
+
+
+async def test_a_room_gets_no_second_beginning(network: Network) -> None:
+    scene = await set_scene(network, "10")
+    content = {"creator": scene.bob, "room_version": "10"}
+    other = RoomCopy(scene.room.room_id, scene.room.version)
+    create = scene.peer.event(other, scene.bob, "m.room.create", content, prev=[], state={}, state_key="")
+    child = scene.peer.join(other, "bob", create)
+    answers = await scene.send(create, child)
+    assert {"error"} == {key for answer in answers.values() for key in answer}
+    assert (await scene.state("m.room.create")).get("creator") == "@alice:one.test"

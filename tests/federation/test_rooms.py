@@ -46,7 +46,7 @@ async def say(user: User, room_id: str, text: str) -> str:
 async def texts(user: User, room_id: str) -> list[str]:
     """What the user reads in the room, oldest first."""
     path = f"/_matrix/client/v3/rooms/{segment(room_id)}/messages"
-    answer = await user.get(path, dir="b", limit=50)
+    answer = await user.get(path, dir="b", limit=100)
     if answer.status != 200:
         return []
     return [e["content"]["body"] for e in answer.json["chunk"][::-1] if e["type"] == "m.room.message"]

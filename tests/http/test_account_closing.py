@@ -2,6 +2,10 @@
 
 import pytest
 
+from ranvier.store.tables.account_data import list_account_data
+from ranvier.store.tables.accounts import find_account_by_id
+from ranvier.store.tables.key_backup import find_current_version, insert_version
+
 from .client import segment
 from .homeserver import PASSWORD, eventually
 
@@ -88,10 +92,17 @@ async def test_a_closed_account_is_gone_from_everywhere(homeserver, alice):
     assert (await bob.get(f"{C}/profile/@alice:test")).json == {"displayname": "Alice"}
 
 
-async def test_an_erased_account_has_no_profile(homeserver, alice):
+async def test_of_an_erased_account_nothing_is_kept(homeserver, alice):
     await alice.put(f"{C}/profile/@alice:test/displayname", {"displayname": "Alice"})
+    await alice.put(f"{C}/user/@alice:test/account_data/org.example", {"secret": 1})
+    db = homeserver.foundation.ports.db
+    nid = (await db.read(find_account_by_id, alice.user_id)).user_nid
+    await db.write(insert_version, nid, "m.megolm_backup.v1", b"{}")
     assert (await alice.post(DEACTIVATE, {"auth": proof(), "erase": True})).status == 200
     assert (await homeserver.client.get(f"{C}/profile/@alice:test")).json == {}
+    assert await db.read(list_account_data, nid, db.position()) == []
+    assert await db.read(find_current_version, nid) is None
+    assert (await db.read(find_account_by_id, alice.user_id)).is_erased
 
 
 async def test_who_is_not_logged_in_can_close_the_account_with_the_password(homeserver, alice):

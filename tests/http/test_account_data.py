@@ -55,7 +55,7 @@ async def test_others_data_is_out_of_reach(homeserver, alice, bob, path):
         ("account_data/m.push_rules", b"{}", 405, "M_BAD_JSON"),
         ("account_data/m.fully_read", b"{}", 405, "M_BAD_JSON"),
         ("rooms/ROOM/account_data/m.fully_read", b"{}", 405, "M_BAD_JSON"),
-        ("account_data/x", b"[]", 400, "M_NOT_JSON"),
+        ("account_data/x", b"[]", 400, "M_BAD_JSON"),
         ("account_data/x", b"", 400, "M_NOT_JSON"),
         ("account_data/" + "x" * 256, b"{}", 400, "M_INVALID_PARAM"),
         ("rooms/notaroom/account_data/x", b"{}", 400, "M_INVALID_PARAM"),

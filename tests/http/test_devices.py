@@ -56,6 +56,19 @@ async def test_a_deleted_device_takes_its_session_with_it(homeserver):
     assert (await alice.delete(f"{C}/devices/TWO", {"auth": proof()})).status == 200
 
 
+async def test_the_local_settings_of_a_device_go_with_it(homeserver):
+    alice = await homeserver.register("alice", device_id="ONE")
+    phone = await homeserver.login("alice", device_id="TWO")
+    paths = [
+        f"{C}/user/@alice:test/account_data/org.matrix.msc3890.local_notification_settings.{device_id}"
+        for device_id in ("ONE", "TWO")
+    ]
+    for path in paths:
+        await alice.put(path, {"is_silenced": True})
+    await phone.post(f"{C}/logout")
+    assert [(await alice.get(path)).status for path in paths] == [200, 404]
+
+
 async def test_many_devices_are_deleted_at_once(homeserver):
     alice = await homeserver.register("alice", device_id="ONE")
     bob = await homeserver.register("bob", device_id="BOBS")

@@ -61,7 +61,7 @@ async def test_who_is_not_here_has_no_profile(start_homeserver):
         ("displayname", {"avatar_url": "mxc://test/abc"}, "M_MISSING_PARAM"),
         ("displayname", {"displayname": "x" * 257}, "M_INVALID_PARAM"),
         ("displayname", {"displayname": 5}, "M_INVALID_PARAM"),
-        ("avatar_url", {"avatar_url": "https://elsewhere/a.png"}, "M_INVALID_PARAM"),
+        ("avatar_url", {"avatar_url": "mxc://test/" + "x" * 1000}, "M_INVALID_PARAM"),
         ("avatar_url", {"avatar_url": None}, "M_INVALID_PARAM"),
         ("m.tz", {"m.tz": 1}, "M_INVALID_PARAM"),
         ("Bad Name", {"Bad Name": 1}, "M_INVALID_PARAM"),

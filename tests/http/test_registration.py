@@ -47,6 +47,13 @@ async def test_a_name_is_made_up_if_none_is_given(homeserver):
     await homeserver.login(first)
 
 
+async def test_how_long_a_password_must_be_is_the_administrators_choice(start_homeserver):
+    settings = RegistrationConfig(mode="open", min_password_length=12)
+    homeserver = await start_homeserver(registration=settings)
+    assert (await homeserver.client.post(REGISTER, body(password="x" * 11))).errcode == "M_WEAK_PASSWORD"
+    await homeserver.register("alice", password="x" * 12)
+
+
 async def test_capital_letters_become_small(homeserver):
     assert (await homeserver.register("ALICE")).user_id == "@alice:test"
 

@@ -59,6 +59,33 @@ async def test_joining_twice_changes_nothing(alice, bob):
     assert (await get_state(bob, room_id, "m.room.member", "@bob:test"))["displayname"] == "B"
 
 
+async def test_a_join_may_say_more(alice, bob):
+    room_id = await create(alice, preset="public_chat")
+    await do(
+        bob, room_id, "join", foo="bar", membership="ban", join_authorised_via_users_server="@alice:test"
+    )
+    content = await get_state(bob, room_id, "m.room.member", "@bob:test")
+    assert content == {"membership": "join", "foo": "bar"}
+
+
+async def test_an_invite_outlives_who_sent_it(alice, bob):
+    room_id = await create(alice, invite=["@bob:test"])
+    await do(alice, room_id, "leave")
+    await do(bob, room_id, "leave")
+    assert (await bob.get(f"{C}/joined_rooms")).json == {"joined_rooms": []}
+
+
+async def test_a_room_that_everybody_left_can_be_entered_again(start_homeserver):
+    homeserver = await start_homeserver()  # with federation: nobody else could know better
+    alice, bob = await homeserver.register("alice"), await homeserver.register("bob")
+    room_id = await create(alice, preset="public_chat", invite=["@bob:test"])
+    await do(alice, room_id, "leave")
+    await do(bob, room_id, "leave")
+    assert await membership(alice, room_id, "@bob:test") == "invite"  # as when she left
+    await do(bob, room_id, "join")
+    assert await membership(bob, room_id, "@alice:test") == "leave"
+
+
 async def test_a_profile_comes_along(alice, bob):
     room_id = await create(alice, preset="public_chat")
     await bob.put(f"{C}/profile/@bob:test/displayname", {"displayname": "Bob"})
@@ -66,7 +93,7 @@ async def test_a_profile_comes_along(alice, bob):
     await do(bob, room_id, "join")
     shown = (await alice.get(f"{C}/rooms/{segment(room_id)}/joined_members")).json["joined"]
     assert shown == {
-        "@alice:test": {},
+        "@alice:test": {"display_name": None, "avatar_url": None},
         "@bob:test": {"display_name": "Bob", "avatar_url": "mxc://test/b"},
     }
 
@@ -222,7 +249,12 @@ async def test_a_restricted_room_where_nobody_may_invite(alice, bob, carol):
     content = await get_state(bob, room_id, "m.room.member", "@bob:test")
     assert content["join_authorised_via_users_server"] == "@carol:test"
     await do(bob, room_id, "leave")
-    await set_state(carol, room_id, "m.room.power_levels", {"users": {"@alice:test": 100, "@carol:test": 50}, "invite": 60})
+    await set_state(
+        carol,
+        room_id,
+        "m.room.power_levels",
+        {"users": {"@alice:test": 100, "@carol:test": 50}, "invite": 60},
+    )
     assert (await ask(bob, room_id, "join")).errcode == "M_FORBIDDEN"
 
 

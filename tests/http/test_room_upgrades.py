@@ -139,12 +139,26 @@ async def test_what_users_kept_goes_with_them(alice, bob):
     direct = (await bob.get(f"{path}/account_data/m.direct")).json
     assert direct == {"@alice:test": [room_id, new_id], "@x:test": ["!y:z"]}
     rule = await bob.get(f"{C}/pushrules/global/room/{segment(new_id)}/actions")
-    if rule.errcode != "M_UNRECOGNIZED":
-        assert rule.json == {"actions": []}
+    assert rule.json == {"actions": []}
     # A room that only claims to be the successor gets nothing.
     other = await create(alice, preset="public_chat", creation_content={"predecessor": {"room_id": room_id}})
     await do(bob, other, "join")
     assert (await bob.get(f"{path}/rooms/{segment(other)}/tags")).json == {"tags": {}}
+
+
+async def test_a_room_that_is_replaced_by_hand(alice, bob):
+    room_id = await create(alice, preset="public_chat")
+    await alice.put(f"{C}/pushrules/global/room/{segment(room_id)}", {"actions": []})
+    predecessor = {"predecessor": {"room_id": room_id}}
+    new_id = await create(alice, preset="public_chat", creation_content=predecessor)
+    other = await create(alice, preset="public_chat")
+    rule = f"{C}/pushrules/global/room/{segment(new_id)}/actions"
+    assert (await alice.get(rule)).errcode == "M_NOT_FOUND"
+    for replacement in (other, new_id, "!none:test", 5):
+        await set_state(alice, room_id, "m.room.tombstone", {"body": "", "replacement_room": replacement})
+    assert (await alice.get(rule)).json == {"actions": []}
+    rule = f"{C}/pushrules/global/room/{segment(other)}/actions"
+    assert (await alice.get(rule)).errcode == "M_NOT_FOUND"
 
 
 async def test_who_may_not_upgrade(alice, bob):

@@ -163,7 +163,7 @@ async def test_a_listener_without_an_api_does_not_know_it():
     [
         (b"", "M_NOT_JSON", "JSON"),
         (b"{", "M_NOT_JSON", "JSON"),
-        (b"[]", "M_NOT_JSON", "object"),
+        (b"[]", "M_BAD_JSON", "object"),
         (b'{"limit":NaN}', "M_NOT_JSON", "JSON"),
         (b"\xff\xfe", "M_NOT_JSON", "JSON"),
         (b'{"limit":"x"}', "M_BAD_JSON", "limit"),

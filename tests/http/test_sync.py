@@ -258,6 +258,10 @@ async def test_a_redacted_event_is_told_without_its_content(alice, bob, room):
     events = {event["event_id"]: event for event in joined(await sync(bob), room)["timeline"]["events"]}
     assert events[event_id]["content"] == {}
     assert events[event_id]["unsigned"]["redacted_because"]["type"] == "m.room.redaction"
+    federation = json.dumps({"event_format": "federation"})
+    raw = joined(await sync(bob, filter=federation), room)["timeline"]["events"]
+    assert raw[-2]["content"] == {}
+    assert "secret" not in json.dumps(raw)
 
 
 async def test_what_ignored_users_say_is_not_told_but_their_state_is(alice, bob, room):
@@ -469,6 +473,8 @@ async def test_filters_decide_what_is_told(alice, bob, room):
     assert nothing["timeline"]["events"] == nothing["state"]["events"] == []
     fields = joined(await sync(bob, filter=json.dumps({"event_fields": ["content.body"]})), room)
     assert {"content": {"body": "hello"}} in fields["timeline"]["events"]
+    raw = joined(await sync(bob, filter=json.dumps({"event_format": "federation"})), room)
+    assert {"auth_events", "depth", "hashes", "prev_events"} <= raw["timeline"]["events"][-1].keys()
     answer = await bob.post(f"{C}/user/{segment(bob.user_id)}/filter", {"room": {"rooms": [other]}})
     stored = await sync(bob, filter=answer.json["filter_id"])
     assert stored["rooms"]["join"].keys() == {other}

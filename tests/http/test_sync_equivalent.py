@@ -145,7 +145,7 @@ async def _run(actions):
                     check_full_members(follower, fresh)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(ACTIONS, min_size=5, max_size=40))
 def test_a_client_that_followed_knows_what_a_new_one_is_told(actions):
     asyncio.run(_run(actions))

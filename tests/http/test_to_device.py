@@ -17,7 +17,7 @@ async def send(user, txn_id, messages, type_="m.test"):
 
 
 async def receive(user, since=None):
-    answer = (await user.get(f"{C}/sync", since=since, timeout=0)).json
+    answer = (await user.get(f"{C}/sync", since=since, timeout=0, set_presence="offline")).json
     return answer.get("to_device", {}).get("events", []), answer["next_batch"]
 
 
@@ -87,7 +87,7 @@ async def test_a_long_queue_arrives_whole_in_order_and_in_parts(homeserver):
 async def test_a_message_wakes_a_waiting_sync(homeserver):
     alice, bob = await homeserver.register("alice"), await homeserver.register("bob")
     _, since = await receive(bob)
-    waiting = asyncio.create_task(bob.get(f"{C}/sync", since=since, timeout=20_000))
+    waiting = asyncio.create_task(bob.get(f"{C}/sync", since=since, timeout=20_000, set_presence="offline"))
     await asyncio.sleep(0)
     await send(alice, "1", {bob.user_id: {"*": {"n": 1}}})
     assert [event["content"] for event in (await waiting).json["to_device"]["events"]] == [{"n": 1}]

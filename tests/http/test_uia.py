@@ -45,7 +45,9 @@ async def test_a_wrong_proof_may_be_mended_in_the_same_session(alice):
 async def test_another_users_password_proves_nothing(homeserver, alice):
     await homeserver.register("bob")
     refused = await delete(alice, "ONE", proof("bob"))
-    assert (refused.status, refused.errcode) == (401, "M_FORBIDDEN")
+    assert (refused.status, refused.errcode) == (403, "M_FORBIDDEN")
+    assert "flows" not in refused.json
+    assert (await alice.get(f"{C}/devices/ONE")).status == 200
 
 
 async def test_another_stage_proves_nothing(alice):

@@ -67,7 +67,7 @@ class Process:
         clock = SystemClock()
         writers = RoomWriters(self.db, self.live, self.interner, NodeCache(), NoEffects(), clock)
         author = Author(HERE, SigningKey(b"k" * 32, "a"), clock, seeded_randomness(seed))
-        self.timeline = Timeline(self.db, self.live, writers, author)
+        self.timeline = Timeline(self.db, writers, author)
         self.sending = Sending(self.db, self.live, self.timeline)
 
     async def create(self, version=V11, *more: Draft) -> RoomID:

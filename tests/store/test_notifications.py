@@ -6,8 +6,9 @@ import random
 import pytest
 
 from ranvier.core.identifiers import RoomID, ServerName, UserID
-from ranvier.store.database import Database, WriteTxn
-from ranvier.store.tables import rooms
+from ranvier.store.database import Database, ReadTxn, WriteTxn
+from ranvier.store.dialect import Engine
+from ranvier.store.tables import pushers, rooms
 from ranvier.store.tables.interned import Interner, intern_users
 from ranvier.store.tables.notifications import (
     EVERYTHING,
@@ -19,6 +20,8 @@ from ranvier.store.tables.notifications import (
     UserOutcome,
     count_unread,
     insert_notifications,
+    list_notified,
+    list_to_push,
     list_unread,
     mark_read,
     mark_sent,
@@ -26,6 +29,9 @@ from ranvier.store.tables.notifications import (
     start_counting,
     stop_counting,
 )
+
+from .room_builder import ALICE, BOB, RoomBuilder
+from .test_query_plans import Explaining
 
 NOTIFY = '["notify"]'
 
@@ -136,3 +142,82 @@ def _make_event(chance: random.Random, model: Model, users: list[int], nid: int)
 async def test_counts_are_those_of_the_naive_model(db: Database, seeds: range) -> None:
     for seed in seeds:
         await db.write(run_history, seed)
+
+
+@pytest.mark.parametrize("engine", [Engine.SQLITE])
+async def test_counts_are_read_by_index(db: Database) -> None:
+    """Whatever the history of a room: only what is unread, and one row for each user and place read up to."""
+
+    def plans(txn: ReadTxn) -> list[str]:
+        explaining = Explaining(txn)
+        list_unread(explaining, [1, 2], [3, 4])
+        count_unread(explaining, 1)
+        list_to_push(explaining, 1, 2, 3, 4)
+        return explaining.plans
+
+    steps = await db.read(plans)
+    assert steps
+    assert not [step for step in steps if step.startswith("SCAN") and step != "SCAN x"], steps
+
+
+async def test_what_notified_is_listed_both_ways(db: Database) -> None:
+    room = await RoomBuilder.create(db)
+    await room.set_membership("alice", ALICE, "join")
+    await room.set_membership("bob", BOB, "join")
+    sent = [await room.say(f"message {number}") for number in range(4)]
+    alice, bob = await room.user_nid(ALICE), await room.user_nid(BOB)
+    silent = UserOutcome(False, False, NOTIFY)
+    loud = UserOutcome(True, True, NOTIFY)
+
+    def run(txn: WriteTxn) -> None:
+        others: list[dict[int, UserOutcome]] = [{}, {bob: silent}, {bob: loud}, {}]
+        events = [
+            NotifyingEvent(nid, MAIN_TIMELINE, NOTIFY, meaning)
+            for nid, meaning in zip(sent, others, strict=True)
+        ]
+        insert_notifications(txn, room.room_nid, events)
+        mark_read(txn, room.room_nid, bob, EVERYTHING, sent[0])
+        newest_first = list_notified(txn, bob, below=2**62, limit=10)
+        assert [(one.event_nid, one.is_read) for one in newest_first] == [
+            (sent[3], False),
+            (sent[2], False),
+            (sent[0], True),
+        ]
+        assert [one.event_nid for one in list_notified(txn, bob, below=sent[3], limit=1)] == [sent[2]]
+        highlights = list_notified(txn, bob, below=2**62, limit=10, only_highlights=True)
+        assert [one.event_nid for one in highlights] == [sent[2]]
+        to_push = list_to_push(txn, bob, sent[0], txn.position, 10)
+        assert [one.event_nid for one in to_push] == [sent[2], sent[3]]
+        assert list_notified(txn, alice, below=2**62, limit=10) == []  # she sent them
+
+    await db.write(run)
+
+
+async def test_a_pusher_is_claimed_by_one(db: Database) -> None:
+    room = await RoomBuilder.create(db)
+    await room.set_membership("bob", BOB, "join")
+    bob = await room.user_nid(BOB)
+    keys = pushers.PusherKeys(
+        kind="http",
+        app_id="app",
+        pushkey="key",
+        app_display_name="App",
+        device_display_name="Phone",
+        profile_tag="",
+        lang="en",
+        data=b"{}",
+    )
+
+    def run(txn: WriteTxn) -> None:
+        pushers.set_pusher(txn, bob, None, keys, 5, append=False)
+        (pusher,) = pushers.list_pushers(txn, bob)
+        assert pushers.list_pushers_in_rooms(txn, [room.room_nid]) == {pusher.pusher_nid}
+        assert pushers.find_pusher(txn, pusher.pusher_nid) == pusher
+        assert pushers.claim_pusher(txn, pusher, 10, 20)
+        assert not pushers.claim_pusher(txn, pusher, 19, 30)
+        assert pushers.claim_pusher(txn, pusher, 20, 30)
+        pushers.note_pushed(txn, pusher.pusher_nid, pusher.pushed_nid + 1)
+        # Somebody was quicker: what was read of it is out of date.
+        assert not pushers.claim_pusher(txn, pusher, 40, 50)
+
+    await db.write(run)

@@ -17,6 +17,7 @@ from ranvier.store.tables import (
     events,
     interned,
     memberships,
+    message_search,
     outbox,
     received_transactions,
     redactions,
@@ -24,6 +25,7 @@ from ranvier.store.tables import (
     rooms,
     server_keys,
     state,
+    user_directory,
 )
 from ranvier.store.tables import timeline as tl
 from tests.store.room_builder import RoomBuilder, accepted, make_pdu
@@ -53,6 +55,12 @@ HOT_READS: Mapping[str, Callable[[ReadTxn], object]] = {
     "to bundle": lambda t: relations.list_to_bundle(t, 1, [EVENT], edits=1, references=2),
     "threads seen": lambda t: relations.list_threads_seen(t, 1, [EVENT], below=9, ignored=[1]),
     "parents below": lambda t: relations.list_parents_below(t, 1, [EVENT], None, None, 5),
+    "is annotated": lambda t: relations.is_annotated(
+        t, 1, relations.Relation(EVENT, "m.annotation", "k"), "t", 1
+    ),
+    "words of events": lambda t: message_search.search_events(t, (1, 2), ("a", "b"), upto=9, limit=5),
+    "searchable events": lambda t: message_search.list_searchable(t, 1, 2, ("m.room.message",), 5),
+    "users by words": lambda t: user_directory.search_users(t, 1, ("a", "b")),
     "edge": lambda t: tl.find_edge(t, 1, above=0, below=9, backwards=True, count=5),
     "free orders": lambda t: tl.free_orders(t, 1, 2**40, 5),
     "room": lambda t: rooms.find_room(t, RoomID("!r:b")),
@@ -165,7 +173,7 @@ async def test_a_hot_query_searches_by_index(sqlite: Database, name: str) -> Non
 def _is_small(step: str) -> bool:
     """Lists of parameters and what was just computed may be read whole."""
     words = step.split()
-    return words[1] in ("b", "t", "w", "wanted", "bounds", "(subquery-1)", "(subquery-4)") or (
+    return words[1] in ("b", "c", "t", "w", "wanted", "bounds", "(subquery-1)", "(subquery-4)") or (
         "CONSTANT ROW" in step
     )
 

@@ -7,7 +7,7 @@ import pytest
 from ranvier.core.errors import InvalidParam, LimitExceeded, WeakPassword
 from ranvier.services.accounts import owners, passwords
 from ranvier.services.accounts.owners import WRONG_AT_ONCE, WRONG_PER_SECOND, WrongPasswords
-from ranvier.services.accounts.passwords import PasswordCost, Passwords, check_new_password
+from ranvier.services.accounts.passwords import PasswordCost, Passwords
 
 CHEAP = PasswordCost(memory_kib=8, iterations=1)
 
@@ -56,7 +56,8 @@ async def test_who_comes_when_too_many_wait_is_sent_away(monkeypatch):
 @pytest.mark.parametrize(("text", "error"), [("1234567", WeakPassword), ("x" * 513, InvalidParam)])
 def test_passwords_that_nobody_may_choose(text, error):
     with pytest.raises(error):
-        check_new_password(text)
+        Passwords(CHEAP).check_new(text)
+    Passwords(CHEAP, min_chars=1).check_new("x")
 
 
 def test_wrong_passwords_are_counted_by_account_and_forgotten_with_time():

@@ -244,9 +244,12 @@ def test_bodies_that_are_refused(kind, body, error):
         edit.parse_rule(kind, "a", body)
 
 
-def test_historical_actions_are_stripped():
-    parsed = edit.parse_rule(ROOM, "!r:x", {"actions": ["dont_notify", "notify", "coalesce", SOUND]})
-    assert parsed.actions == ("notify", SOUND)
+def test_historical_actions_are_kept_as_written_and_do_nothing():
+    written = ["dont_notify", "notify", "coalesce", SOUND]
+    parsed = edit.parse_rule(ROOM, "!r:x", {"actions": written})
+    assert list(parsed.actions) == written
+    assert outcome_of(parsed.actions) == outcome_of(("notify", SOUND))
+    assert outcome_of(("dont_notify",)) == outcome_of(())
 
 
 def test_only_the_keys_of_its_kind_are_kept():

@@ -22,7 +22,7 @@ class Stage:
         self.type = type_
         self.attempts = 0
 
-    async def attempt(self, requester, auth):
+    async def attempt(self, user_nid, auth):
         self.attempts += 1
         if auth.get("word") != "yes":
             raise Forbidden("That is not the word.")

@@ -37,7 +37,8 @@ async def _administer(config: Config, work: Callable[[Administration], Awaitable
     try:
         clock = SystemClock()
         creation = AccountCreation(db, Interner(config.name), clock)
-        return await work(Administration(config.name, db, clock, creation, Passwords(DEFAULT_COST)))
+        passwords = Passwords(DEFAULT_COST, config.registration.min_password_length)
+        return await work(Administration(config.name, db, clock, creation, passwords))
     finally:
         await db.close()
 

@@ -42,10 +42,12 @@ from ranvier.io.tls import client_context
 from ranvier.services.accounts.authentication import Authentication
 from ranvier.services.accounts.remote_profiles import RemoteProfiles
 from ranvier.services.devices.remote import NoRemoteKeyServers
+from ranvier.services.devices.remote_requests import RemoteKeyRequests
 from ranvier.services.ephemeral.presence import PresenceTracker
 from ranvier.services.ephemeral.typing import Typing
 from ranvier.services.federation.directories import RemoteDirectories
 from ranvier.services.push.effects import PushEffects
+from ranvier.services.rooms.history import fill_nothing
 from ranvier.services.rooms.remote import (
     NoRemoteRooms,
     RemoteRooms,
@@ -177,13 +179,14 @@ def assemble(ports: Ports) -> Homeserver:
     directories = RemoteDirectories(remote.requests)
     fetch_alias = directories.resolve if federates else no_remote_alias
     fetch_page = directories.list_rooms if federates else no_remote_directory
+    key_servers = RemoteKeyRequests(remote.requests) if federates else NoRemoteKeyServers()
     areas: list[Composed] = [
         compose_public(foundation),
         compose_accounts(foundation, accounts, fetch_profile, _is_reserved),
-        compose_encryption(foundation, accounts.uia, NoRemoteKeyServers()),
+        compose_encryption(foundation, accounts.uia, key_servers),
         compose_flows(foundation, accounts, rooms),
         compose_rooms(foundation, rooms, fetch_alias, fetch_page),
-        compose_history(foundation),
+        compose_history(foundation, intake.backfilling.fill if federates else fill_nothing),
         compose_sync(foundation, presence),
         compose_push(foundation),
         compose_ephemeral(foundation, presence, typing),

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from ranvier.core.identifiers import ServerName
+from ranvier.core.room_versions import DEFAULT_ROOM_VERSION
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 ApiName = Literal["client", "federation", "media", "admin"]
@@ -57,6 +58,9 @@ class RegistrationConfig(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="Enables POST /_synapse/admin/v1/register for bots and test suites that know it."),
     ] = None
     guests: Annotated[bool, Meta(description="Whether guest accounts may be made.")] = False
+    min_password_length: Annotated[
+        int, Meta(ge=1, le=100, description="How many characters a new password has at least.")
+    ] = 8
 
 
 class FederationConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +83,14 @@ class FederationConfig(msgspec.Struct, frozen=True, kw_only=True):
         dict[str, str],
         Meta(description='Fixed addresses for server names, such as { "hs1" = "127.0.0.1:18448" }.'),
     ] = {}
+
+
+class RoomsConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How rooms are made."""
+
+    default_version: Annotated[
+        str, Meta(description="The room version of new rooms whose maker does not choose one.")
+    ] = DEFAULT_ROOM_VERSION.name
 
 
 class RateLimitsConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,6 +169,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     listeners: tuple[ListenerConfig, ...] = (ListenerConfig(),)
     registration: RegistrationConfig = RegistrationConfig()
     federation: FederationConfig = FederationConfig()
+    rooms: RoomsConfig = RoomsConfig()
     rate_limits: RateLimitsConfig = RateLimitsConfig()
     presence: PresenceConfig = PresenceConfig()
     appservices: AppservicesConfig = AppservicesConfig()

@@ -14,6 +14,7 @@ import msgspec
 from ranvier.app.config import Config, FederationConfig
 from ranvier.core.errors import BadIdentifier
 from ranvier.core.identifiers import parse_server_name
+from ranvier.core.room_versions import ROOM_VERSIONS
 
 ENVIRONMENT_PREFIX: Final = "RANVIER__"
 
@@ -138,6 +139,8 @@ def _check(config: Config) -> Iterator[str]:
             yield f"listeners[{number}].bind: {error}"
         if (listener.tls_certificate is None) != (listener.tls_private_key is None):
             yield f"listeners[{number}]: tls_certificate and tls_private_key go together"
+    if config.rooms.default_version not in ROOM_VERSIONS:
+        yield f"rooms.default_version: {config.rooms.default_version!r} is none of {', '.join(ROOM_VERSIONS)}"
     yield from _check_federation(config.federation)
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import uvloop
 
-from ranvier.app.build import Homeserver, assemble, open_ports
+from ranvier.app.build import assemble, open_ports
 from ranvier.app.config import Config
 from ranvier.app.lifecycle import Running, run_until_signal
 from ranvier.app.listeners import Listener
@@ -49,9 +49,20 @@ async def _serve(config: Config) -> None:
     # What is alive now stays alive: it need not be looked through again and again.
     gc.freeze()
     running = Running(homeserver.workers, listeners, homeserver.foundation.waiters.close, homeserver.close)
-    await run_until_signal(running, lambda: _tell(config, homeserver, listeners))
+    await run_until_signal(running, lambda: _tell(config, listeners))
 
 
-def _tell(config: Config, homeserver: Homeserver, listeners: list[Listener]) -> None:
+def _tell(config: Config, listeners: list[Listener]) -> None:
+    """Say where the server listens, and what a person does next."""
     for listener in listeners:
         log.info("%s listens on %s for %s", config.server_name, listener.url, ", ".join(listener.config.apis))
+    address = config.public_base_url or next(
+        (one.url for one in listeners if "client" in one.config.apis), None
+    )
+    if address is not None and config.registration.mode == "open":
+        log.info("next: open a Matrix client, choose %s as the homeserver and create an account", address)
+    elif address is not None:
+        log.info(
+            "next: make an account with `ranvier user add NAME`, then sign in with a Matrix client at %s",
+            address,
+        )

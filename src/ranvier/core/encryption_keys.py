@@ -48,14 +48,14 @@ class _CrossSigningKey(msgspec.Struct):
 def parse_device_keys(document: JsonObject, user_id: UserID, device_id: DeviceID) -> bytes:
     """What is stored of device keys: canonical JSON without `unsigned`.
 
-    Raises: BadKey when they lack what they must have, or are another device's; BadSignature unless signed by the
-    device's own ed25519 key.
+    Raises: BadKey when they lack what they must have, or are another device's; BadSignature when the device's own
+    signature is there but wrong. Without one they are of no use to others, who check it; some peers allow it.
     """
     shape = _convert(document, _DeviceKeys, "device keys")
     if shape.user_id != user_id or shape.device_id != device_id:
         raise BadKey("device keys name their own user and device")
     key_id = f"{ED25519}:{device_id}"
-    if key_id in shape.keys:
+    if key_id in shape.keys and key_id in shape.signatures.get(user_id, {}):
         verify_json(document, user_id, key_id, parse_verify_key(shape.keys[key_id]))
     return _encode({name: value for name, value in document.items() if name != "unsigned"})
 

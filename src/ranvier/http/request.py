@@ -6,7 +6,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from ranvier.core.canonical_json import JsonObject, parse_object
+from ranvier.core.canonical_json import JsonObject, parse_json
 from ranvier.core.errors import BadJson, BadJsonValue, InvalidParam, MissingParam, NotJson
 from ranvier.core.identifiers import ServerName
 from ranvier.services.requester import Requester
@@ -65,9 +65,12 @@ class Request:
         if not self.raw_body and empty_is_object:
             return {}
         try:
-            return parse_object(self.raw_body)
+            value = parse_json(self.raw_body)
         except BadJson as error:
-            raise NotJson(f"The body is not a JSON object: {error}.") from error
+            raise NotJson(f"The body is not JSON: {error}.") from error
+        if type(value) is not dict:
+            raise BadJsonValue("The body must be a JSON object.")
+        return value
 
     def body(self, shape: type[T], *, empty_is_object: bool = False) -> T:
         """The body decoded into a msgspec type.

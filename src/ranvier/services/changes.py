@@ -6,8 +6,9 @@ positions, and only when a read started now would see what they tell of.
 """
 
 import asyncio
-from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from typing import Final
@@ -17,7 +18,10 @@ import msgspec
 from ranvier.store.database import Hint, Kind
 
 LOG_LENGTH: Final = 200_000
-"""How many changes are remembered: at 1,000 a second the last three minutes."""
+"""How many changes of a kind are remembered, at least: at 1,000 a second the last three minutes."""
+
+_KINDS: Final = (Kind.ROOM, Kind.USER, Kind.DEVICE_LIST, Kind.PRESENCE)
+"""What clients hear of."""
 
 
 class Changed(msgspec.Struct, frozen=True):
@@ -29,60 +33,85 @@ class Changed(msgspec.Struct, frozen=True):
     presence: AbstractSet[int] = frozenset()  # user_nids whose presence changed, likewise
 
 
+class _Log:
+    """The changes of one kind, in the order of their positions, and the newest of each key."""
+
+    __slots__ = ("keys", "newest", "positions")
+
+    def __init__(self) -> None:
+        self.positions: list[int] = []
+        self.keys: list[int] = []
+        self.newest: dict[int, int] = {}
+
+    def add(self, key: int, position: int) -> None:
+        if self.positions:
+            # Told late, it counts as having come now: that is too much for some, and too little for nobody.
+            position = max(position, self.positions[-1])
+        self.positions.append(position)
+        self.keys.append(key)
+        self.newest[key] = position
+
+    def between(self, since: int, until: int) -> set[int]:
+        """The keys that changed in `(since, until]`."""
+        start = bisect_right(self.positions, since)
+        return set(self.keys[start : bisect_right(self.positions, until, start)])
+
+    def of(self, keys: AbstractSet[int], since: int) -> set[int]:
+        """Those of `keys` that changed after `since`."""
+        start = bisect_right(self.positions, since)
+        if len(self.keys) - start < len(keys):
+            return {key for key in self.keys[start:] if key in keys}
+        newest = self.newest
+        return {key for key in keys if newest.get(key, 0) > since}
+
+    def trim(self, length: int) -> int:
+        """Forget all but the newest `length`; the position up to which something is forgotten."""
+        floor = self.positions[-length - 1]
+        del self.positions[:-length], self.keys[:-length]
+        self.newest = {key: position for key, position in self.newest.items() if position > floor}
+        return floor
+
+
 class Changes:
     """The newest position of every (kind, key) that changed lately, and the order in which they did."""
 
     def __init__(self, position: int, log_length: int = LOG_LENGTH) -> None:
         """`position`: what is known begins here; earlier changes are for the tables to tell."""
         self._floor = position
-        self._log: deque[Hint] = deque()
         self._log_length = log_length
-        self._newest: dict[tuple[Kind, int], int] = {}
+        self._logs = {kind: _Log() for kind in _KINDS}
 
     def add(self, hints: Iterable[Hint]) -> None:
         """Remember changes, in the order of their commits."""
         for hint in hints:
-            self._log.append(hint)
-            self._newest[(hint.kind, hint.key)] = hint.position
-        while len(self._log) > self._log_length:
-            dropped = self._log.popleft()
-            self._floor = max(self._floor, dropped.position)
-            if self._newest.get((dropped.kind, dropped.key), 0) <= self._floor:
-                self._newest.pop((dropped.kind, dropped.key), None)
+            log = self._logs.get(hint.kind)
+            if log is None:
+                continue
+            log.add(hint.key, hint.position)
+            if len(log.keys) > 2 * self._log_length:
+                self._floor = max(self._floor, log.trim(self._log_length))
 
     def forget(self, position: int) -> None:
         """Changes up to `position` may have been missed."""
-        self._log.clear()
-        self._newest.clear()
+        self._logs = {kind: _Log() for kind in _KINDS}
         self._floor = position
 
     def since(self, since: int, until: int, user_nid: int, rooms: AbstractSet[int]) -> Changed | None:
         """What changed for a user in `(since, until]`, or None when that is further back than is remembered.
 
-        Cost: the number of changes after `since`, or of `rooms` where that is less.
+        Of rooms and of the user, what changed after `until` may be told as well.
+        Cost: the number of rooms that changed after `since`, or of `rooms` where that is less; and the users
+        whose device lists or presence changed.
         """
         if since < self._floor:
             return None
-        recent = self._after(since)
-        if len(recent) > len(rooms):
-            changed_rooms = {room for room in rooms if self._newest.get((Kind.ROOM, room), 0) > since}
-        else:
-            changed_rooms = {hint.key for hint in recent if hint.kind is Kind.ROOM and hint.key in rooms}
+        logs = self._logs
         return Changed(
-            changed_rooms,
-            self._newest.get((Kind.USER, user_nid), 0) > since,
-            {hint.key for hint in recent if hint.kind is Kind.DEVICE_LIST and hint.position <= until},
-            {hint.key for hint in recent if hint.kind is Kind.PRESENCE and hint.position <= until},
+            logs[Kind.ROOM].of(rooms, since),
+            logs[Kind.USER].newest.get(user_nid, 0) > since,
+            logs[Kind.DEVICE_LIST].between(since, until),
+            logs[Kind.PRESENCE].between(since, until),
         )
-
-    def _after(self, since: int) -> Sequence[Hint]:
-        """The remembered changes with a position above `since`, newest first."""
-        found = []
-        for hint in reversed(self._log):
-            if hint.position <= since:
-                break
-            found.append(hint)
-        return found
 
 
 class Subscription:

@@ -140,7 +140,7 @@ await alice.sendTextMessage(room_id, "for both of your devices");
 await until(tablet, "Event.decrypted", () => bodies(tablet, room_id).includes("for both of your devices"));
 await until(bob, "Event.decrypted", () => bodies(bob, room_id).includes("for both of your devices"));
 
-// Alice verifies bob by hand: the signature is hers to see.
+// Alice's client gets to know the identity that bob sets up.
 await bob.getCrypto().bootstrapCrossSigning({ authUploadDeviceSigningKeys: authorize(bob.getUserId()) });
 await until(alice, "userTrustStatusChanged", async () => {
     await alice.getCrypto().getUserDeviceInfo([bob.getUserId()], true);
@@ -148,7 +148,9 @@ await until(alice, "userTrustStatusChanged", async () => {
 });
 
 // A new device of alice's reads the past out of the backup.
-const backup = () => alice.http.authedRequest(sdk.Method.Get, "/room_keys/version", undefined, undefined, { prefix: "/_matrix/client/v3" });
+const versionOf = { prefix: "/_matrix/client/v3" };
+const backup = () =>
+    alice.http.authedRequest(sdk.Method.Get, "/room_keys/version", undefined, undefined, versionOf);
 await until(alice, "crypto.keyBackupSessionsRemaining", async () => (await backup()).count >= 2);
 const laptop = await start(await login("alice"), { cryptoCallbacks: callbacks });
 await laptop.getCrypto().loadSessionBackupPrivateKeyFromSecretStorage();
@@ -156,8 +158,10 @@ const restored = await laptop.getCrypto().restoreKeyBackup();
 assert.ok(restored.imported >= 2, `${restored.imported} keys came back`);
 await until(laptop, "Event.decrypted", () => bodies(laptop, room_id).includes("hello, encrypted"));
 await laptop.getCrypto().bootstrapCrossSigning({ authUploadDeviceSigningKeys: authorize(alice.getUserId()) });
-const status = await laptop.getCrypto().getDeviceVerificationStatus(alice.getUserId(), laptop.getDeviceId());
-assert.ok(status.crossSigningVerified, "the new device is signed with the keys out of secret storage");
+await until(laptop, "crypto.devicesUpdated", async () => {
+    const status = await laptop.getCrypto().getDeviceVerificationStatus(alice.getUserId(), laptop.getDeviceId());
+    return status.crossSigningVerified;
+});
 
 for (const client of [alice, bob, tablet, laptop]) client.stopClient();
 console.log("DONE");

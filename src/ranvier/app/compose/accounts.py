@@ -5,11 +5,13 @@ from functools import partial
 import msgspec
 
 from ranvier.app.compose.foundation import Composed, Foundation
+from ranvier.core.room_versions import get_room_version
 from ranvier.http.client.account_data import AccountData
 from ranvier.http.client.admin import Admin
 from ranvier.http.client.administrative_contact import AdministrativeContact
 from ranvier.http.client.capabilities import Capabilities
 from ranvier.http.client.device_management import DeviceManagement
+from ranvier.http.client.fallback import Fallback
 from ranvier.http.client.filter import FilterEndpoints
 from ranvier.http.client.login import Login as LoginEndpoints
 from ranvier.http.client.login_token import LoginTokenEndpoints
@@ -66,7 +68,7 @@ def lay_accounts(foundation: Foundation) -> Accounts:
     """Make the services that others need, too."""
     ports = foundation.ports
     config, db, clock, randomness = ports.config, ports.db, ports.clock, ports.randomness
-    passwords = Passwords(ports.password_cost)
+    passwords = Passwords(ports.password_cost, config.registration.min_password_length)
     wrong = WrongPasswords(clock.monotonic) if config.rate_limits.enabled else None
     owners = Owners(config.name, db, passwords, wrong)
     stages = (DummyStage(), PasswordStage(owners), RegistrationTokenStage(db, clock))
@@ -99,7 +101,8 @@ def compose_accounts(
             FilterEndpoints(accounts.filters),
             OpenIdEndpoints(OpenId(ports.config.name, ports.db, ports.clock, ports.randomness)),
             Admin(Moderation(ports.config.name, ports.db), partial(look_up_whois, ports.db)),
-            Capabilities(),
+            Capabilities(get_room_version(ports.config.rooms.default_version)),
+            Fallback(ports.config.name, accounts.uia),
             Voip(),
         ],
         workers=[accounts.last_seen, Sweeper(ports.db, ports.clock)],

@@ -3,12 +3,20 @@
 import msgspec
 
 from ranvier.app.compose.foundation import Composed, Foundation
-from ranvier.core.federation.edus import DirectToDevice, Presence, Receipts, Typing
+from ranvier.core.federation.edus import (
+    DeviceListUpdate,
+    DirectToDevice,
+    Presence,
+    Receipts,
+    SigningKeyUpdate,
+    Typing,
+)
 from ranvier.core.identifiers import ServerName
 from ranvier.http.federation.guard import Origins
 from ranvier.http.federation.keys import Keys
 from ranvier.http.federation.transactions import Transactions
 from ranvier.http.federation.version import Version
+from ranvier.services.devices.remote_lists import RemoteDeviceLists
 from ranvier.services.devices.to_device import ToDevice
 from ranvier.services.ephemeral.typing import Typing as LocalTyping
 from ranvier.services.federation.edus import DeviceEdus, PresenceEdus, RoomEdus
@@ -98,10 +106,13 @@ def _edu_handlers(foundation: Foundation, gate: Gate, typing: LocalTyping) -> Ed
     db, clock = ports.db, ports.clock
     of_rooms = RoomEdus(db, interner, clock, gate, typing)
     of_devices = DeviceEdus(ToDevice(db, interner, clock, ports.randomness))
+    of_lists = RemoteDeviceLists(db, interner)
     handlers: EduHandlers = {
         Typing: of_rooms.typing,
         Receipts: of_rooms.receipts,
         DirectToDevice: of_devices.direct_to_device,
+        DeviceListUpdate: of_lists.device_list_update,
+        SigningKeyUpdate: of_lists.signing_key_update,
     }
     if ports.config.presence.enabled:
         return {**handlers, Presence: PresenceEdus(db, interner, clock).presence}

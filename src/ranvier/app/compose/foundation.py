@@ -88,7 +88,7 @@ def lay_foundation(ports: Ports, interner: Interner, effects: Effects) -> Founda
         waiters,
         live,
         writers,
-        Timeline(db, live, writers, author),
+        Timeline(db, writers, author),
         Presenting(nodes),
         Sight(interner, nodes),
     )

@@ -13,7 +13,7 @@ from ranvier.services.message_search.indexing import SearchIndexer
 from ranvier.services.message_search.searching import MessageSearch
 from ranvier.services.rooms.aggregations import Aggregations
 from ranvier.services.rooms.context import Contexts
-from ranvier.services.rooms.history import History
+from ranvier.services.rooms.history import FillGap, History
 from ranvier.services.rooms.pages import Pages
 from ranvier.services.rooms.relations import Relations
 from ranvier.services.rooms.showing import Showing
@@ -24,24 +24,24 @@ from ranvier.services.user_directory.indexing import DirectoryIndexer
 from ranvier.services.user_directory.searching import UserSearch
 
 
-def compose_history(foundation: Foundation) -> Composed:
+def compose_history(foundation: Foundation, fill_gap: FillGap) -> Composed:
     db, clock = foundation.ports.db, foundation.ports.clock
+    interner, nodes = foundation.interner, foundation.nodes
     showing = Showing(foundation.presenting, foundation.sight)
     aggregations = Aggregations(showing)
-    pages = Pages(foundation.interner, foundation.nodes, showing, aggregations)
+    pages = Pages(interner, nodes, showing, aggregations)
+    directory = DirectoryIndexer(db, interner, nodes, clock)
+    words = SearchIndexer(db, clock)
     return Composed(
         endpoints=[
-            RoomHistory(History(db, clock, showing, pages)),
+            RoomHistory(History(db, clock, showing, pages, fill_gap)),
             RoomInitialSync(Snapshots(db, clock, foundation.sight, showing, pages)),
             EventContexts(Contexts(db, clock, showing, pages)),
             EventRelations(Relations(db, clock, showing, pages)),
             ThreadsList(Threads(db, clock, showing, aggregations)),
             RoomEventByTimestamp(Timestamps(db, showing)),
-            UserDirectory(UserSearch(db, foundation.interner)),
-            ServerSideSearch(MessageSearch(db, clock, foundation.interner, showing, pages)),
+            UserDirectory(UserSearch(db, interner, directory)),
+            ServerSideSearch(MessageSearch(db, clock, interner, words, showing, pages)),
         ],
-        workers=[
-            DirectoryIndexer(db, foundation.interner, foundation.nodes, clock),
-            SearchIndexer(db, clock),
-        ],
+        workers=[directory, words],
     )

@@ -13,9 +13,14 @@ from ranvier.http.federation.knocks import Knocks
 from ranvier.http.federation.leaves import Leaves
 from ranvier.http.federation.public_rooms import PublicRoomsOfThisServer
 from ranvier.http.federation.queries import Queries
+from ranvier.http.federation.user_keys import UserKeys
 from ranvier.services.accounts.profiles import FetchProfile, Profiles
+from ranvier.services.devices.claims import KeyClaims
+from ranvier.services.devices.for_servers import KeysForServers
+from ranvier.services.devices.remote_requests import RemoteKeyRequests
 from ranvier.services.federation.admissions import Admissions, Doorkeeper
 from ranvier.services.federation.destination import Wires
+from ranvier.services.federation.device_updates import DeviceUpdates
 from ranvier.services.federation.directories import RemoteDirectories
 from ranvier.services.federation.gate import Gate
 from ranvier.services.federation.invitations import Invitations
@@ -79,6 +84,7 @@ def compose_remote_rooms(
     outbound = Outbound(wires, interner, passing, f"{clock.now_ms()}-{ports.randomness.text(6)}-")
     remote.standings.subscribe(outbound.wake)
     serving = Serving(server, db, clock, nodes, gate, sights)
+    claims = KeyClaims(db, interner, clock, RemoteKeyRequests(remote.requests))
     return Composed(
         endpoints=[
             Events(serving),
@@ -89,6 +95,7 @@ def compose_remote_rooms(
             Invites(Invitations(db, interner, elsewhere, intake.checking, doorkeeper)),
             Queries(server, aliases, Profiles(server, db, clock, fetch_profile)),
             PublicRoomsOfThisServer(PublicRooms(db, interner, directories.list_rooms)),
+            UserKeys(KeysForServers(db, interner, claims)),
         ],
-        workers=[outbound],
+        workers=[outbound, DeviceUpdates(db, interner, clock)],
     )

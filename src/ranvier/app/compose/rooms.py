@@ -1,6 +1,7 @@
 """Rooms: sending into them; who is in them; how they are made and found."""
 
 from ranvier.app.compose.foundation import Composed, Foundation
+from ranvier.core.room_versions import get_room_version
 from ranvier.http.client.create_room import CreateRoom
 from ranvier.http.client.directory import Directory
 from ranvier.http.client.list_public_rooms import ListPublicRooms
@@ -27,6 +28,7 @@ from ranvier.services.rooms.reporting import Reporting
 from ranvier.services.rooms.room_summary import Previews
 from ranvier.services.rooms.sending import Sending
 from ranvier.services.rooms.state import RoomState
+from ranvier.services.rooms.succession import Successions
 from ranvier.services.rooms.upgrading import Upgrading
 
 
@@ -42,8 +44,11 @@ def compose_rooms(
     aliases = Aliases(db, interner, sight, timeline, clock, fetch_alias)
     state = RoomState(db, interner, foundation.nodes, sight, foundation.presenting, clock)
     canonical_aliases = CanonicalAliases(db, interner, aliases.find_room)
-    changing_state = ChangingState(timeline, membership, inviting, joining, canonical_aliases)
-    creating = Creating(db, interner, timeline, inviting, clock)
+    changing_state = ChangingState(
+        timeline, membership, inviting, joining, canonical_aliases, Successions(db)
+    )
+    default_version = get_room_version(foundation.ports.config.rooms.default_version)
+    creating = Creating(db, interner, timeline, inviting, clock, default_version)
     return Composed(
         endpoints=[
             RoomSend(Sending(db, foundation.live, timeline)),

@@ -57,7 +57,7 @@ def parse_rule(kind: RuleKind, rule_id: str, body: Mapping[str, Any]) -> PushRul
 
 
 def parse_actions(body: Mapping[str, Any]) -> tuple[Action, ...]:
-    """The `actions` of a body, historical ones left out.
+    """The `actions` of a body. Historical ones do nothing, but a client that wrote them reads them again.
 
     Raises: MissingParam; BadJsonValue for an action that is neither notify nor a set_tweak.
     """
@@ -73,7 +73,7 @@ def parse_actions(body: Mapping[str, Any]) -> tuple[Action, ...]:
             is_known = isinstance(action, dict) and isinstance(action.get("set_tweak"), str)
         if not is_known:
             raise BadJsonValue("an action is notify, or an object whose set_tweak names the tweak")
-    return tuple(action for action in actions if isinstance(action, dict) or action == "notify")
+    return tuple(actions)
 
 
 def parse_enabled(body: Mapping[str, Any]) -> bool:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ranvier.core.room_versions import DEFAULT_ROOM_VERSION, ROOM_VERSIONS
+from ranvier.core.room_versions import ROOM_VERSIONS, RoomVersion
 from ranvier.http.endpoint import endpoint
 from ranvier.http.request import Request
 from ranvier.services.requester import Requester
@@ -11,17 +11,20 @@ from ranvier.services.requester import Requester
 class Capabilities:
     """GET /capabilities."""
 
+    def __init__(self, default_room_version: RoomVersion) -> None:
+        self._default_room_version = default_room_version
+
     @endpoint("GET", "/_matrix/client/v3/capabilities", operation="getCapabilities", guests=True)
     async def get_capabilities(self, request: Request) -> dict[str, Any]:
-        return {"capabilities": _capabilities(request.requester)}
+        return {"capabilities": _capabilities(request.requester, self._default_room_version)}
 
 
-def _capabilities(requester: Requester) -> dict[str, Any]:
+def _capabilities(requester: Requester, default: RoomVersion) -> dict[str, Any]:
     has_password = not requester.is_guest and requester.appservice_id is None
     capabilities: dict[str, Any] = {
         "m.change_password": {"enabled": has_password},
         "m.room_versions": {
-            "default": DEFAULT_ROOM_VERSION.name,
+            "default": default.name,
             "available": dict.fromkeys(ROOM_VERSIONS, "stable"),
         },
         "m.profile_fields": {"enabled": not requester.is_suspended},

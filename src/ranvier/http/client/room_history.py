@@ -24,7 +24,8 @@ class RoomHistory:
     async def get_room_events(self, request: Request) -> dict[str, Any]:
         query = request.query()
         asked = PageRequest(
-            backwards=query.choice("dir", ("b", "f")) == "b",
+            # COMPAT: the text demands `dir`, but Synapse does without, and so do clients.
+            backwards=query.choice("dir", ("b", "f"), "f") == "b",
             limit=query.integer("limit", DEFAULT_LIMIT),
             start=place(query, "from"),
             stop=place(query, "to"),

@@ -82,7 +82,13 @@ class RoomMembership:
         body = request.body(JoinBody, empty_is_object=True)
         if body.third_party_signed is not None:
             raise ServerNotTrusted(NO_IDENTITY_SERVER)
-        await self._joining.join(request.requester, room_id, body.reason, servers)
+        # COMPAT(synapse): clients put fields of their own into the member event this way.
+        extra = {
+            key: value
+            for key, value in request.json(empty_is_object=True).items()
+            if key not in JoinBody.__struct_fields__
+        }
+        await self._joining.join(request.requester, room_id, body.reason, servers, extra)
         return RoomIdAnswer(room_id)
 
     @endpoint(

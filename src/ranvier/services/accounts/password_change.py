@@ -8,7 +8,7 @@ import json
 from ranvier.core.canonical_json import JsonObject
 from ranvier.core.errors import Forbidden
 from ranvier.core.identifiers import UserID
-from ranvier.services.accounts.passwords import Passwords, check_new_password
+from ranvier.services.accounts.passwords import Passwords
 from ranvier.services.accounts.uia import OWNER, PASSWORD, Proofs, UserInteractive
 from ranvier.services.requester import Requester
 from ranvier.store.database import Database, WriteTxn
@@ -34,7 +34,7 @@ class PasswordChange:
 
         Raises: UiaRequired, WeakPassword, InvalidParam.
         """
-        check_new_password(new_password)
+        self._passwords.check_new(new_password)
         proofs = await self._uia.authorize(requester, "changePassword", auth, OWNER)
         password_hash = await self._passwords.hash(new_password)
         keep = None if requester is None else requester.device_nid

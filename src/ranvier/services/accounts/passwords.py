@@ -16,7 +16,7 @@ from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatc
 
 from ranvier.core.errors import InvalidParam, LimitExceeded, WeakPassword
 
-MIN_PASSWORD_CHARS: Final = 8
+DEFAULT_MIN_CHARS: Final = 8
 MAX_PASSWORD_CHARS: Final = 512
 AT_ONCE: Final = 2
 """Hashes computed at the same time: each takes memory and a core."""
@@ -38,11 +38,19 @@ DEFAULT_COST: Final = PasswordCost(memory_kib=32_768, iterations=2)
 class Passwords:
     """Hashes and verifies with argon2id."""
 
-    def __init__(self, cost: PasswordCost) -> None:
+    def __init__(self, cost: PasswordCost, min_chars: int = DEFAULT_MIN_CHARS) -> None:
         self._hasher = PasswordHasher(time_cost=cost.iterations, memory_cost=cost.memory_kib, parallelism=1)
+        self._min_chars = min_chars
         self._free = asyncio.Semaphore(AT_ONCE)
         self._waiting = 0
         self._nobodys = self._hasher.hash("nobody's password")
+
+    def check_new(self, password: str) -> None:
+        """Whether somebody may choose this password. Raises: WeakPassword, InvalidParam."""
+        if len(password) < self._min_chars:
+            raise WeakPassword(f"A password has at least {self._min_chars} characters.")
+        if len(password) > MAX_PASSWORD_CHARS:
+            raise InvalidParam(f"A password has at most {MAX_PASSWORD_CHARS} characters.")
 
     async def hash(self, password: str) -> str:
         """What is stored of a password. Raises: LimitExceeded when too many wait."""
@@ -87,14 +95,6 @@ class Passwords:
                 yield
         finally:
             self._waiting -= 1
-
-
-def check_new_password(password: str) -> None:
-    """Raises: WeakPassword, InvalidParam. Spec: client-server API, "Password-based" and M_WEAK_PASSWORD."""
-    if len(password) < MIN_PASSWORD_CHARS:
-        raise WeakPassword(f"A password has at least {MIN_PASSWORD_CHARS} characters.")
-    if len(password) > MAX_PASSWORD_CHARS:
-        raise InvalidParam(f"A password has at most {MAX_PASSWORD_CHARS} characters.")
 
 
 def _octets(password: str) -> bytes:

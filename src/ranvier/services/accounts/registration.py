@@ -18,7 +18,7 @@ from ranvier.core.errors import (
 from ranvier.core.identifiers import ServerName, UserID
 from ranvier.io.randomness import Randomness
 from ranvier.services.accounts.creation import AccountCreation, IsReserved, NewAccount, new_user_id
-from ranvier.services.accounts.passwords import Passwords, check_new_password
+from ranvier.services.accounts.passwords import Passwords
 from ranvier.services.accounts.sessions import Session, SessionDrafts, SessionWish
 from ranvier.services.accounts.uia import DUMMY, REGISTRATION_TOKEN, Flow, UserInteractive
 from ranvier.store.tables.accounts import AccountKind
@@ -78,7 +78,7 @@ class Registration:
         # These errors come before authentication, as the specification demands.
         user_id = await self._choose(wish.username)
         if wish.password is not None:
-            check_new_password(wish.password)
+            self._passwords.check_new(wish.password)
         session = None if wish.inhibit_login else self._drafts.draft(wish)
         proofs = await self._uia.authorize(None, "register", wish.auth, self._policy.flows)
         if wish.password is None:

@@ -4,11 +4,10 @@ Spec: client-server API, "Authentication types".
 """
 
 from ranvier.core.canonical_json import JsonObject, encode
-from ranvier.core.errors import Forbidden, MissingParam, Unauthorized
+from ranvier.core.errors import MissingParam, Unauthorized
 from ranvier.io.clock import Clock
 from ranvier.services.accounts.owners import Owners
-from ranvier.services.accounts.uia import DUMMY, PASSWORD, REGISTRATION_TOKEN
-from ranvier.services.requester import Requester
+from ranvier.services.accounts.uia import DUMMY, PASSWORD, REGISTRATION_TOKEN, AnothersProof
 from ranvier.store.database import Database
 from ranvier.store.tables.registration_tokens import is_registration_token_valid
 
@@ -18,7 +17,7 @@ class DummyStage:
 
     type = DUMMY
 
-    async def attempt(self, requester: Requester | None, auth: JsonObject) -> bytes:
+    async def attempt(self, user_nid: int | None, auth: JsonObject) -> bytes:
         return b"{}"
 
 
@@ -30,10 +29,10 @@ class PasswordStage:
     def __init__(self, owners: Owners) -> None:
         self._owners = owners
 
-    async def attempt(self, requester: Requester | None, auth: JsonObject) -> bytes:
+    async def attempt(self, user_nid: int | None, auth: JsonObject) -> bytes:
         account = await self._owners.prove(auth, _text(auth, "password"))
-        if requester is not None and account.user_nid != requester.user_nid:
-            raise Forbidden("Invalid username or password.")
+        if user_nid is not None and account.user_nid != user_nid:
+            raise AnothersProof("This is another user's password.")
         return encode({"user_id": account.user_id})
 
 
@@ -46,7 +45,7 @@ class RegistrationTokenStage:
         self._db = db
         self._clock = clock
 
-    async def attempt(self, requester: Requester | None, auth: JsonObject) -> bytes:
+    async def attempt(self, user_nid: int | None, auth: JsonObject) -> bytes:
         token = _text(auth, "token")
         if not await self._db.read(is_registration_token_valid, token, self._clock.now_ms()):
             raise Unauthorized("This registration token is not valid.")

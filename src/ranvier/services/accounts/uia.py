@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import msgspec
 
 from ranvier.core.canonical_json import JsonObject
-from ranvier.core.errors import BadJsonValue, Forbidden, MatrixError, UiaRequired, Unauthorized
+from ranvier.core.errors import BadJsonValue, Forbidden, MatrixError, NotFound, UiaRequired, Unauthorized
 from ranvier.io.clock import Clock
 from ranvier.io.randomness import Randomness
 from ranvier.services.requester import Requester
@@ -43,16 +43,21 @@ Proofs = Mapping[str, bytes]
 """stage -> what it proved, JSON."""
 
 
+class AnothersProof(Forbidden):
+    """The proof is good, but another user's than the one who asks: trying again cannot help."""
+
+
 class Stage(Protocol):
     """One way of proving something."""
 
     @property
     def type(self) -> str: ...
 
-    async def attempt(self, requester: Requester | None, auth: JsonObject) -> bytes:
-        """What was proved, as JSON. `requester`: whose proof it must be; None when nobody is logged in.
+    async def attempt(self, user_nid: int | None, auth: JsonObject) -> bytes:
+        """What was proved, as JSON. `user_nid`: whose proof it must be; None when nobody is logged in.
 
-        Raises: Forbidden, InvalidParam, …: a MatrixError whose words the client gets with the next try.
+        Raises: Forbidden, Unauthorized: the client is told so and may try again; AnothersProof and any other
+        MatrixError: the request fails.
         """
 
 
@@ -88,12 +93,14 @@ class UserInteractive:
         done: Proofs = {}
         if attempt.session is not None:
             session = await self._db.read(find_uia_session, attempt.session)
-            if session is None or not self._is_for(session, asked):
+            if session is None or not self._is_good(session) or not _is_for(session, asked):
                 raise await self._begin(asked, {}, Forbidden("This session is unknown or has expired."))
             done = session.completed
         if attempt.type is not None and attempt.type not in done:
             try:
                 done = {**done, attempt.type: await self._attempt(asked, attempt.type, auth, done)}
+            except AnothersProof:
+                raise
             except (Forbidden, Unauthorized) as refusal:
                 raise await self._ask(asked, attempt.session, done, refusal) from refusal
         if not _is_complete(done, flows):
@@ -102,12 +109,27 @@ class UserInteractive:
             raise await self._begin(asked, {}, Forbidden("This session was used already."))
         return done
 
+    async def complete(self, session_id: str, type_: str, auth: JsonObject) -> None:
+        """Do one stage apart from the request, on a web page; the client then shows the session alone.
+
+        Raises: NotFound (no such session or stage); what the stage raises.
+        """
+        session = await self._db.read(find_uia_session, session_id)
+        stage = self._stages.get(type_)
+        if session is None or stage is None or not self._is_good(session):
+            raise NotFound("This session is unknown or has expired.")
+        if type_ in session.completed:
+            return
+        proof = await stage.attempt(session.user_nid, auth)
+        if not await self._db.write(complete_uia_stage, session_id, type_, proof, self._clock.now_ms()):
+            raise NotFound("This session is unknown or has expired.")
+
     async def _attempt(self, asked: "_Asked", type_: str, auth: JsonObject, done: Proofs) -> bytes:
         """Raises: Forbidden, also when it is another stage's turn."""
         stage = self._stages.get(type_)
         if stage is None or not any(type_ == _next_stage(flow, done) for flow in asked.flows):
             raise Forbidden(f"{type_[:100]} is not what has to be done now.")
-        return await stage.attempt(asked.requester, auth)
+        return await stage.attempt(asked.user_nid, auth)
 
     async def _advance(self, asked: "_Asked", attempt: "_Attempt", done: Proofs) -> UiaRequired:
         """Keep what was proved, and ask for the rest."""
@@ -131,12 +153,8 @@ class UserInteractive:
         await self._db.write(_insert, session_id, asked.user_nid, asked.request, done, self._clock.now_ms())
         return _demand(session_id, done, asked.flows, refusal)
 
-    def _is_for(self, session: UiaSession, asked: "_Asked") -> bool:
-        return (
-            session.request == asked.request
-            and session.user_nid == asked.user_nid
-            and session.used_ms + SESSION_LIFETIME_MS > self._clock.now_ms()
-        )
+    def _is_good(self, session: UiaSession) -> bool:
+        return session.used_ms + SESSION_LIFETIME_MS > self._clock.now_ms()
 
 
 class _Asked(msgspec.Struct, frozen=True):
@@ -156,10 +174,13 @@ def _parse(auth: JsonObject) -> _Attempt:
         raise BadJsonValue("auth: type and session are strings.") from error
 
 
+def _is_for(session: UiaSession, asked: _Asked) -> bool:
+    return session.request == asked.request and session.user_nid == asked.user_nid
+
+
 def _next_stage(flow: Flow, done: Proofs) -> str | None:
-    """The stage that is due when exactly the first stages of the flow are done."""
-    first = len(done)
-    return flow[first] if first < len(flow) and done.keys() == set(flow[:first]) else None
+    """The stage that is due: the first one that is not done."""
+    return next((stage for stage in flow if stage not in done), None)
 
 
 def _is_complete(done: Proofs, flows: Sequence[Flow]) -> bool:

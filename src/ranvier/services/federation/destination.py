@@ -217,7 +217,7 @@ class Destination:
         pdus: list[bytes] = []
         for record in records:
             room = found[record.room_nid]
-            if self._wires.sights.was_there(txn, self.server, room, record):
+            if self._wires.sights.concerns(txn, self.server, room, record):
                 pdus.append(wire_form(record, get_room_version(room.version)))
         return pdus
 

@@ -169,11 +169,12 @@ class Outbound:
         upto = live[-1][0] if has_more else txn.position
         own = [(position, record) for position, record in live if record.is_local]
         found = rooms.list_rooms(txn, {record.room_nid for _, record in own})
+        moved = {nid: self._list_moved(txn, room, live) for nid, room in found.items()}
         outgoing = [
             _Outgoing(
                 position,
                 wire_form(record, get_room_version(found[record.room_nid].version)),
-                self._list_recipients(txn, found[record.room_nid], record),
+                self._list_recipients(txn, found[record.room_nid], record, moved[record.room_nid]),
             )
             for position, record in own
         ]
@@ -183,13 +184,33 @@ class Outbound:
         nids.update(nid for unit_nids, _ in passing for nid in unit_nids)
         return _Pulled(outgoing, passing, list_server_names(txn, self._interner, nids), upto, has_more)
 
-    def _list_recipients(self, txn: ReadTxn, room: Room, record: EventRecord) -> set[int]:
-        """The servers in the room, and that of the user whose membership the event sets; not the one that sent
-        it to us."""
-        servers = set(self._servers_of(txn, room))
+    def _list_moved(
+        self, txn: ReadTxn, room: Room, live: Sequence[tuple[int, EventRecord]]
+    ) -> Mapping[int, ServerName]:
+        """The servers that may have come into the room or left it lately: of each of them it is to be looked at
+        whether it was there at an event."""
+        _, before = self._servers.get(room.room_nid, (-1, frozenset()))
+        now = self._servers_of(txn, room)
+        nids = set(before ^ now) if before else set()
+        for _, record in live:
+            if record.room_nid == room.room_nid and record.type == "m.room.member":
+                member = pdu_of(record, room.room_id, get_room_version(room.version))
+                nids |= self._find_server(txn, member.state_key)
+        return list_server_names(txn, self._interner, nids)
+
+    def _list_recipients(
+        self, txn: ReadTxn, room: Room, record: EventRecord, moved: Mapping[int, ServerName]
+    ) -> set[int]:
+        """The servers that were in the room before the event, and that of a user whom it makes leave; not the
+        one that sent it to us."""
+        servers = {nid for nid in self._servers_of(txn, room) if nid not in moved}
+        servers.update(
+            nid for nid, name in moved.items() if self._wires.sights.was_joined(txn, name, room, record)
+        )
         if record.type == "m.room.member":
-            target = pdu_of(record, room.room_id, get_room_version(room.version)).state_key
-            servers.update(self._find_server(txn, target))
+            member = pdu_of(record, room.room_id, get_room_version(room.version))
+            if member.content.get("membership") in (memberships.LEAVE, memberships.BAN):
+                servers.update(self._find_server(txn, member.state_key))
         sender = list_user_ids(txn, self._interner, (record.sender_nid,))[record.sender_nid]
         return servers - self._find_server(txn, sender)
 

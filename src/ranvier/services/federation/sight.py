@@ -76,11 +76,16 @@ class ServerSights:
                 seen.add(record.event_nid)
         return seen
 
-    def was_there(self, txn: ReadTxn, server: ServerName, room: Room, record: EventRecord) -> bool:
-        """Whether any of the server's users was joined just before an event, or is its subject."""
+    def was_joined(self, txn: ReadTxn, server: ServerName, room: Room, record: EventRecord) -> bool:
+        """Whether any of the server's users was joined just before an event."""
         at = self._list_memberships(txn, server, room, (record,))
-        joined = record.state_root is not None and "join" in at[record.state_root]
-        return joined or record.event_nid in self._list_own(txn, server, (record,))
+        return record.state_root is not None and "join" in at[record.state_root]
+
+    def concerns(self, txn: ReadTxn, server: ServerName, room: Room, record: EventRecord) -> bool:
+        """The same, or whether one of the server's users is the subject of the event."""
+        return self.was_joined(txn, server, room, record) or record.event_nid in self._list_own(
+            txn, server, (record,)
+        )
 
     def _list_visibilities(
         self, txn: ReadTxn, room: Room, records: Iterable[EventRecord]

@@ -11,7 +11,7 @@ from ranvier.core.identifiers import ServerName, UserID
 from ranvier.io.clock import Clock
 from ranvier.services.accounts.creation import AccountCreation, NewAccount, new_user_id
 from ranvier.services.accounts.password_change import set_password
-from ranvier.services.accounts.passwords import Passwords, check_new_password
+from ranvier.services.accounts.passwords import Passwords
 from ranvier.services.flows.deactivation import close_account
 from ranvier.store.database import Database, WriteTxn
 from ranvier.store.tables.accounts import (
@@ -45,7 +45,7 @@ class Administration:
     async def add(self, username: str, password: str, *, is_admin: bool) -> UserID:
         """Make an account. Raises: UserInUse, InvalidUsername, WeakPassword, InvalidParam."""
         user_id = new_user_id(username, self._server_name)
-        check_new_password(password)
+        self._passwords.check_new(password)
         kind = AccountKind.ADMIN if is_admin else AccountKind.USER
         password_hash = await self._passwords.hash(password)
         await self._creation.create(NewAccount(user_id=user_id, kind=kind, password_hash=password_hash), None)
@@ -61,7 +61,7 @@ class Administration:
 
     async def reset_password(self, username: str, password: str) -> UserID:
         """Set a password and end all sessions. Raises: NotFound, WeakPassword, Forbidden (deactivated)."""
-        check_new_password(password)
+        self._passwords.check_new(password)
         user_id = await self._find(username)
         password_hash = await self._passwords.hash(password)
         await self._db.write(set_password, user_id, password_hash, keep_device=None, logout_devices=True)

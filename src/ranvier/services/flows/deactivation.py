@@ -24,6 +24,7 @@ from ranvier.store.database import Database, ReadTxn, WriteTxn
 from ranvier.store.tables.account_data import delete_account_data_of_user
 from ranvier.store.tables.accounts import deactivate_account, find_account_by_id
 from ranvier.store.tables.jobs import Job, enqueue_job
+from ranvier.store.tables.key_backup import delete_version, find_current_version
 from ranvier.store.tables.memberships import INVITE, JOIN, KNOCK, list_rooms_of_user
 from ranvier.store.tables.passing_tokens import delete_passing_tokens_of_user
 from ranvier.store.tables.profiles import replace_profile
@@ -89,7 +90,7 @@ def close_account(txn: WriteTxn, user_id: UserID, now_ms: int, *, erase: bool) -
     """Close an account: nobody can log in, nothing of its sessions stays, its rooms will be left. Whether one of
     its addresses was bound at an identity server, where it stays.
 
-    `erase`: profile and account data go, and newcomers see its messages redacted.
+    `erase`: profile, account data and key backups go, and newcomers see its messages redacted.
     Raises: NotFound.
     """
     account = find_account_by_id(txn, user_id)
@@ -102,10 +103,17 @@ def close_account(txn: WriteTxn, user_id: UserID, now_ms: int, *, erase: bool) -
     delete_pushers_of_user(txn, user_nid)
     was_bound = delete_threepids_of_user(txn, user_nid)
     if erase:
-        replace_profile(txn, user_nid, {})
-        delete_account_data_of_user(txn, user_nid)
+        _erase(txn, user_nid)
     enqueue_job(txn, LEAVING, user_id, b"{}", now_ms)
     return was_bound
+
+
+def _erase(txn: WriteTxn, user_nid: int) -> None:
+    """What the user kept here besides events."""
+    replace_profile(txn, user_nid, {})
+    delete_account_data_of_user(txn, user_nid)
+    while (backup := find_current_version(txn, user_nid)) is not None:
+        delete_version(txn, user_nid, backup.version)
 
 
 def _read(txn: ReadTxn, user_id: UserID) -> _Leaver:

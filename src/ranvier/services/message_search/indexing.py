@@ -26,6 +26,8 @@ NAME: Final = "message search"
 PAUSE_S: Final = 0.5
 """Between two batches."""
 BATCH: Final = 500
+MAX_REFRESHED: Final = 10
+"""Batches that a search waits for."""
 MAX_BEHIND: Final = 10_000
 """Positions that are read again after a restart, though they held nothing that is searched."""
 
@@ -55,6 +57,15 @@ class SearchIndexer:
                 has_more = True  # another process was faster: look what is left
             if has_more:
                 self._came.set()
+
+    async def refresh(self) -> None:
+        """Deal with what is new, within bounds: so that who searches finds what they have just said."""
+        for _ in range(MAX_REFRESHED):
+            try:
+                if not await self.index_some():
+                    return
+            except Conflict:
+                continue  # the worker is at it, or another process
 
     async def index_some(self) -> bool:
         """Deal with the next events; whether there are more.

@@ -16,6 +16,7 @@ from ranvier.core.canonical_json import parse_object
 from ranvier.core.filters import EventFilter, EventSelector, FilterableEvent, compile_event_filter
 from ranvier.core.identifiers import RoomID, UserID
 from ranvier.io.clock import Clock
+from ranvier.services.message_search.indexing import SearchIndexer
 from ranvier.services.message_search.surroundings import ContextSize, Surroundings, read_surroundings
 from ranvier.services.message_search.words import TYPE_OF_KEY, searched_words, words_of
 from ranvier.services.requester import Requester
@@ -97,10 +98,17 @@ class MessageSearch:
     """Searches events."""
 
     def __init__(
-        self, db: Database, clock: Clock, interner: Interner, showing: Showing, pages: Pages
+        self,
+        db: Database,
+        clock: Clock,
+        interner: Interner,
+        indexer: SearchIndexer,
+        showing: Showing,
+        pages: Pages,
     ) -> None:
         self._db = db
         self._clock = clock
+        self._indexer = indexer
         self._interner = interner
         self._showing = showing
         self._pages = pages
@@ -108,6 +116,8 @@ class MessageSearch:
     async def search(self, requester: Requester, search: Search, place: Place | None) -> Results:
         """A page of the results; `place` for a further one."""
         words = searched_words(search.term[:MAX_TERM_CHARS])
+        if place is None:
+            await self._indexer.refresh()
         return await self._db.read(self._read, requester, search, words, place, self._clock.now_ms())
 
     def _read(
@@ -131,7 +141,8 @@ class MessageSearch:
             upto=begin.upto,
             words=words,
             results=[self._result(txn, hit, search, now_ms) for hit in page],
-            has_more=bool(page) and end < len(hits),
+            # COMPAT: a full page is followed by another one, be it empty: clients (and Complement) expect it.
+            has_more=bool(page) and len(page) == limit,
             by_room=_groups([hit.viewer.room_id for hit in hits], end),
             by_sender=_groups([hit.sender for hit in hits], end),
             state=self._read_states(txn, page, now_ms) if search.with_state else {},

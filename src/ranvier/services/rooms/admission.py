@@ -5,7 +5,7 @@ them go into one commit. What stands beside the head is decided on the database;
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -16,7 +16,7 @@ from ranvier.core.auth.power import may_redact
 from ranvier.core.auth.select import auth_keys_for
 from ranvier.core.errors import AuthRejected
 from ranvier.core.events.pdu import Pdu
-from ranvier.core.identifiers import EventID, RoomID, StateKey
+from ranvier.core.identifiers import EventID, StateKey
 from ranvier.core.limits import MAX_PREV_EVENTS
 from ranvier.services.rooms.checking import RoomRef
 from ranvier.services.rooms.deciding import Case, Decision, Decisions, decide, prepare
@@ -97,7 +97,7 @@ class Admission:
         if room is None or not _follows(room, first):
             return 0
         facts = await self._db.read(_read_facts, case.room, pdus)
-        room = await self._ready(case.room.room_id, _slots_of(pdus, case.room))
+        room = await self._writers.find_ready(case.room.room_id, _slots_of(pdus, case.room))
         if room is None:
             return 0
         pending = room.fork()
@@ -118,16 +118,6 @@ class Admission:
             # The head was another, or one of the events cannot be stored: looked at one by one, it shows.
             return 0
         return len(items)
-
-    async def _ready(self, room_id: RoomID, slots: Collection[StateKey]) -> LiveRoom | None:
-        """The room with all that building on it takes; until the caller awaits, nothing else changes it."""
-        prepared: LiveRoom | None = None
-        while True:
-            room = await self._live.find(room_id, slots)
-            if room is None or room is prepared:
-                return room
-            await self._writers.prepare(room)
-            prepared = room
 
     def _build_item(self, room: LiveRoom, pdu: Pdu, facts: _Facts) -> Item | None:
         """What to append, with the pending head moved on; None where that is for the database to decide."""
@@ -165,7 +155,7 @@ class Admission:
 
     async def _append(self, case: Case, decided: Decisions | None) -> Reasons:
         """Append what was decided; where nothing was, what is decided in the same transaction."""
-        room = await self._ready(case.room.room_id, ())
+        room = await self._writers.find_ready(case.room.room_id, ())
         if room is None:
             return {pdu.event_id: "the room is not known here" for pdu in case.pdus}
         effects = {pdu.event_id: self._writers.effect_of(room.fork(), pdu) for pdu in case.pdus}

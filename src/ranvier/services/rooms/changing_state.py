@@ -13,11 +13,13 @@ from ranvier.services.rooms.canonical_alias import CanonicalAliases
 from ranvier.services.rooms.inviting import Inviting
 from ranvier.services.rooms.joining import Joining
 from ranvier.services.rooms.membership import Membership
+from ranvier.services.rooms.succession import Successions
 from ranvier.services.rooms.timeline import Draft, Timeline
 
 _MEMBER: Final = "m.room.member"
 _CANONICAL_ALIAS: Final = "m.room.canonical_alias"
 _GUEST_ACCESS: Final = "m.room.guest_access"
+_TOMBSTONE: Final = "m.room.tombstone"
 
 
 class ChangingState:
@@ -30,12 +32,14 @@ class ChangingState:
         inviting: Inviting,
         joining: Joining,
         canonical_aliases: CanonicalAliases,
+        successions: Successions,
     ) -> None:
         self._timeline = timeline
         self._membership = membership
         self._inviting = inviting
         self._joining = joining
         self._canonical_aliases = canonical_aliases
+        self._successions = successions
 
     async def set(
         self,
@@ -69,6 +73,8 @@ class ChangingState:
         if event_type == _GUEST_ACCESS and content.get("guest_access") != "can_join":
             drafts += [_leave(guest) for guest in await self._joining.list_guests(room_id)]
         event_id, *_ = await self._timeline.send(room_id, drafts)
+        if event_type == _TOMBSTONE:
+            await self._successions.close(room_id, content)
         return event_id
 
     async def _set_member(

@@ -12,7 +12,7 @@ from ranvier.core.errors import (
     UserSuspended,
 )
 from ranvier.core.identifiers import RoomAlias, RoomID, UserID, parse_room_alias, parse_user_id
-from ranvier.core.room_versions import DEFAULT_ROOM_VERSION, RoomVersion, get_room_version
+from ranvier.core.room_versions import RoomVersion, get_room_version
 from ranvier.io.clock import Clock
 from ranvier.services.requester import Requester
 from ranvier.services.rooms.inviting import Inviting
@@ -32,13 +32,20 @@ class Creating:
     """Creates rooms."""
 
     def __init__(
-        self, db: Database, interner: Interner, timeline: Timeline, inviting: Inviting, clock: Clock
+        self,
+        db: Database,
+        interner: Interner,
+        timeline: Timeline,
+        inviting: Inviting,
+        clock: Clock,
+        default_version: RoomVersion,
     ) -> None:
         self._db = db
         self._interner = interner
         self._timeline = timeline
         self._inviting = inviting
         self._clock = clock
+        self._default_version = default_version
 
     async def create(self, requester: Requester, wish: NewRoom) -> RoomID:
         """Make the room, its alias and its entry in the directory at once; then invite.
@@ -51,7 +58,7 @@ class Creating:
             raise UserSuspended("This account is suspended: it may not create rooms.")
         if wish.invite_3pid:
             raise ServerNotTrusted(NO_IDENTITY_SERVER)
-        version = DEFAULT_ROOM_VERSION if wish.room_version is None else get_room_version(wish.room_version)
+        version = self._default_version if wish.room_version is None else get_room_version(wish.room_version)
         alias = None if wish.room_alias_name is None else self._alias(wish.room_alias_name)
         invitees = _parse_invitees(wish, requester.user_id)
         await self._inviting.check(requester, invitees)

@@ -147,6 +147,10 @@ class _Deciding:
         return self._accept(pdu, Outcome.ACCEPTED, before, self._move_on(pdu, after))
 
     def _find_before(self, pdu: Pdu) -> StateView | None:
+        if pdu.type == "m.room.create":
+            # A room has one, and every state of it holds it: a second one has no place anywhere.
+            create = self._states.pdus(self._now, (CREATE,)).get(CREATE)
+            return StateView(state_map.EMPTY) if create == pdu and not pdu.prev_events else None
         views: list[StateView] = []
         claimed = self._case.claimed.get(pdu.event_id)
         for event_id in pdu.prev_events:

@@ -13,6 +13,7 @@ from ranvier.core.events.client import stripped_state
 from ranvier.core.events.pdu import Pdu
 from ranvier.core.identifiers import RoomID, UserID
 from ranvier.core.room_versions import RoomVersion, get_room_version
+from ranvier.core.state_map import EMPTY
 from ranvier.io.clock import Clock
 from ranvier.services.push.effects import store_invite
 from ranvier.services.rooms.checking import Checking, RoomRef
@@ -98,9 +99,13 @@ class Elsewhere:
 
 
 def is_here(txn: ReadTxn, interner: Interner, room_nid: int) -> bool:
-    """Whether this server is in the room: whether anybody of it is joined."""
+    """Whether this server is in the room: whether anybody of it is joined; or nobody at all is any more, so that
+    no other server can know the room better."""
     own = find_server_nids(txn, interner, (interner.own_server,))
-    return any(memberships.is_server_in_room(txn, room_nid, nid) for nid in own.values())
+    if any(memberships.is_server_in_room(txn, room_nid, nid) for nid in own.values()):
+        return True
+    room = rooms.list_rooms(txn, (room_nid,)).get(room_nid)
+    return room is not None and room.joined_count == 0 and room.state_root != EMPTY
 
 
 class Shown(msgspec.Struct, frozen=True):

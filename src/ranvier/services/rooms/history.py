@@ -3,7 +3,7 @@
 Spec: client-server API, `GET /rooms/{roomId}/messages`, `GET /rooms/{roomId}/event/{eventId}`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -16,6 +16,7 @@ from ranvier.services.requester import Requester
 from ranvier.services.rooms.pages import NO_FILTER, Pages, Range
 from ranvier.services.rooms.showing import Frame, Showing
 from ranvier.store.database import Database, ReadTxn
+from ranvier.store.tables.edges import Gap, list_gaps_between
 from ranvier.store.tables.timeline import START_OF_TIMELINE
 
 MAX_PAGE: Final = 500
@@ -41,22 +42,35 @@ class EventPage(msgspec.Struct, frozen=True, kw_only=True):
     state: Sequence[bytes] | None = None  # None: not asked for
 
 
+FillGap = Callable[[int, int], Awaitable[int]]
+"""(room_nid, room_order): fetches what is missing below that place from other servers; how many events came."""
+
+
+async def fill_nothing(_room_nid: int, _below: int) -> int:
+    """Where there is no federation, nothing is missing that could be had."""
+    return 0
+
+
 class History:
     """Reads timelines."""
 
-    def __init__(self, db: Database, clock: Clock, showing: Showing, pages: Pages) -> None:
+    def __init__(self, db: Database, clock: Clock, showing: Showing, pages: Pages, fill_gap: FillGap) -> None:
         self._db = db
         self._clock = clock
         self._showing = showing
         self._pages = pages
+        self._fill_gap = fill_gap
 
     async def get_messages(self, requester: Requester, room_id: RoomID, asked: PageRequest) -> EventPage:
-        """A page of the room's timeline.
+        """A page of the room's timeline; where history is missing in it, other servers are asked first.
 
         Raises: Forbidden (the requester may not look into the room), BadJsonValue (too many wildcards).
         """
         frame = Frame(self._clock.now_ms(), room_id)
-        return await self._db.read(self._read_messages, requester, room_id, asked, frame)
+        page, gap = await self._db.read(self._read_messages, requester, room_id, asked, frame)
+        if gap is not None and await self._fill_gap(*gap):
+            page, _ = await self._db.read(self._read_messages, requester, room_id, asked, frame)
+        return page
 
     async def get_event(
         self, requester: Requester, event_id: EventID, room_id: RoomID | None = None
@@ -66,11 +80,16 @@ class History:
 
     def _read_messages(
         self, txn: ReadTxn, requester: Requester, room_id: RoomID, asked: PageRequest, frame: Frame
-    ) -> EventPage:
+    ) -> tuple[EventPage, tuple[int, int] | None]:
+        """The page, and the newest gap in it when it is read backwards: room_nid and room_order."""
         viewer = self._showing.access_room(txn, requester, room_id)
         start, part = range_of(asked, newest=room_order_of(txn.position), sees_until=viewer.sees_until)
         stretch = self._pages.read(txn, viewer, part)
-        return EventPage(
+        gaps: Sequence[Gap] = ()
+        if asked.backwards:
+            after = part.above if stretch.last_order is None else stretch.last_order - 1
+            gaps = list_gaps_between(txn, viewer.room_nid, after, part.below - 1, 1)
+        page = EventPage(
             start=start,
             end=resume_at(stretch.last_order, backwards=asked.backwards),
             events=self._pages.encode(txn, viewer, stretch.events, frame),
@@ -80,6 +99,7 @@ class History:
                 else None
             ),
         )
+        return page, (viewer.room_nid, gaps[0].room_order) if gaps else None
 
     def _read_event(
         self, txn: ReadTxn, requester: Requester, event_id: EventID, room_id: RoomID | None, now_ms: int

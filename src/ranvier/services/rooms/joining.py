@@ -65,15 +65,21 @@ class Joining:
         room_id: RoomID,
         reason: str | None = None,
         servers: Sequence[ServerName] = (),
+        extra: JsonObject | None = None,
     ) -> None:
-        """Join; whoever is joined already has nothing to do. `servers` are asked first if others have to be.
+        """Join; whoever is joined already has nothing to do. `servers` are asked first if others have to be;
+        `extra` goes into the content beside the user's profile.
 
         Raises: NotFound (no server knows the room); UserSuspended; GuestAccessForbidden; Forbidden, AuthRejected;
         BadGateway; IncompatibleRoomVersion, UnableToAuthoriseJoin, UnableToGrantJoin.
         """
         entrance = await self._enter(requester, room_id)
         if entrance.membership != memberships.JOIN or not entrance.is_here:
-            content = member_content("join", entrance.profile, reason)
+            content = {
+                **member_content("join", entrance.profile, reason),
+                **(extra or {}),
+                "membership": "join",
+            }
             entrance = msgspec.structs.replace(entrance, servers=[*servers, *entrance.servers])
             await self._join(requester, room_id, entrance, content)
 

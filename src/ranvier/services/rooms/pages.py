@@ -113,13 +113,13 @@ class Pages:
     def encode_members(
         self, txn: ReadTxn, viewer: Viewer, visible: Collection[VisibleEvent], frame: Frame
     ) -> list[bytes]:
-        """The member events of the senders of these events that are not among them, for clients that load
-        members lazily.
+        """The member events of the senders of these events, for clients that load members lazily.
+
+        Those that are among the events, too, are not left out: clients (and Complement) expect them here.
         """
         records = [record for record, _ in visible]
-        given = {record.event_nid for record in records}
         members = list_senders_members(txn, self._interner, self._nodes, records)
-        return self._showing.state_events(txn, [one for one in members if one.event_nid not in given], frame)
+        return self._showing.state_events(txn, members, frame)
 
     def list_members(self, txn: ReadTxn, visible: Collection[VisibleEvent]) -> dict[str, JsonObject]:
         """What the member events of the senders of these events said then: user id -> content."""
@@ -253,7 +253,8 @@ def _relation_check(asked: EventFilter) -> Callable[[EventRecord], bool] | None:
     selector = compile_event_filter(EventFilter(rel_types=asked.rel_types, not_rel_types=asked.not_rel_types))
 
     def passes(record: EventRecord) -> bool:
-        content = parse_object(record.json)["content"]
+        # A redacted event relates to nothing, even while its original is kept.
+        content = {} if record.redacted_by is not None else parse_object(record.json)["content"]
         return selector.matches(FilterableEvent(record.type, content=content))
 
     return passes

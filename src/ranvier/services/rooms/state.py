@@ -38,8 +38,8 @@ class MemberFilter(msgspec.Struct, frozen=True):
         )
 
 
-class JoinedMember(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is shown of a member."""
+class JoinedMember(msgspec.Struct, frozen=True):
+    """What is shown of a member; both keys are there even if there is nothing to show."""
 
     display_name: str | None = None
     avatar_url: str | None = None

@@ -8,16 +8,43 @@ from typing import Any, Final
 
 import msgspec
 
+from ranvier.core.canonical_json import JsonObject
 from ranvier.core.errors import InvalidParam
+from ranvier.core.identifiers import RoomID
 from ranvier.core.push.edit import find_rule, put_rule
 from ranvier.core.push.rules import RuleKind, decode_user_rules, encode_user_rules
-from ranvier.store.database import WriteTxn
-from ranvier.store.tables import account_data, push_rules
+from ranvier.store.database import Database, WriteTxn
+from ranvier.store.tables import account_data, memberships, push_rules, rooms
 from ranvier.store.tables.account_data import GLOBAL
 from ranvier.store.tables.rooms import Room
 
 _TAGS: Final = "m.tag"
 _DIRECT: Final = "m.direct"
+
+
+class Successions:
+    """Leads the users of this server on when somebody closes a room by hand, as `Upgrading` does by itself."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def close(self, room_id: RoomID, tombstone: JsonObject) -> None:
+        """Let those follow who are in the successor before its predecessor says so; others do when they join."""
+        successor_id = tombstone.get("replacement_room")
+        if isinstance(successor_id, str):
+            await self._db.write(_follow_all, room_id, RoomID(successor_id))
+
+
+def _follow_all(txn: WriteTxn, predecessor_id: RoomID, successor_id: RoomID) -> None:
+    known = rooms.list_rooms_by_id(txn, (predecessor_id, successor_id))
+    if len(known) < 2:
+        return
+    successor = known[successor_id]
+    summary = rooms.list_summaries(txn, (successor.room_nid,)).get(successor.room_nid)
+    # Only the rooms themselves together say that one follows the other: anybody can name a successor.
+    if summary is not None and summary.predecessor_room_id == predecessor_id:
+        for user_nid in memberships.list_local_members(txn, successor.room_nid):
+            follow(txn, user_nid, known[predecessor_id], successor)
 
 
 def follow(txn: WriteTxn, user_nid: int, predecessor: Room, successor: Room) -> None:

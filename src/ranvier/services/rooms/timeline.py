@@ -22,7 +22,7 @@ from ranvier.core.room_versions import DEFAULT_ROOM_VERSION, RoomVersion
 from ranvier.core.signing import SigningKey
 from ranvier.io.clock import Clock
 from ranvier.io.randomness import Randomness
-from ranvier.services.rooms.live import CORE_SLOTS, LiveRoom, LiveRooms, pdu_of
+from ranvier.services.rooms.live import CORE_SLOTS, LiveRoom, pdu_of
 from ranvier.services.rooms.writer import Also, Item, RoomWriters
 from ranvier.store.database import Conflict, Database, Integrity
 from ranvier.store.tables import events
@@ -62,9 +62,8 @@ class Author(msgspec.Struct, frozen=True):
 class Timeline:
     """Builds, authorizes and appends the events of local users."""
 
-    def __init__(self, db: Database, live: LiveRooms, writers: RoomWriters, author: Author) -> None:
+    def __init__(self, db: Database, writers: RoomWriters, author: Author) -> None:
         self._db = db
-        self._live = live
         self._writers = writers
         self._author = author
 
@@ -132,15 +131,10 @@ class Timeline:
 
         Raises: Forbidden when the room is not known here.
         """
-        prepared: LiveRoom | None = None
-        while True:
-            room = await self._live.find(room_id, slots)
-            if room is None:
-                raise Forbidden("You are not in this room.")
-            if room is prepared:
-                return room
-            await self._writers.prepare(room)
-            prepared = room
+        room = await self._writers.find_ready(room_id, slots)
+        if room is None:
+            raise Forbidden("You are not in this room.")
+        return room
 
     async def create(self, version: RoomVersion, drafts: Sequence[Draft], also: Also | None = None) -> RoomID:
         """Make a room of `drafts`, the first of which is its create event; all are stored at once or none is,

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import msgspec
 
 from ranvier.core.events.pdu import Pdu
-from ranvier.core.identifiers import StateKey
+from ranvier.core.identifiers import RoomID, StateKey
 from ranvier.core.room_versions import get_room_version
 from ranvier.io.clock import Clock
 from ranvier.services.rooms.live import LiveRoom, LiveRooms, pdu_of
@@ -80,9 +80,16 @@ class RoomWriters:
         self._clock = clock
         self._queues: dict[int, _Queue] = {}
 
-    async def prepare(self, room: LiveRoom) -> None:
-        """Make sure that `effect_of` need not wait."""
-        await self._effects.load(room)
+    async def find_ready(self, room_id: RoomID, slots: Collection[StateKey]) -> LiveRoom | None:
+        """The room with all that building on it takes: `slots` are loaded, and `effect_of` need not wait. None
+        if it is not known here. From the return on, until the caller awaits, nothing else changes it."""
+        prepared: LiveRoom | None = None
+        while True:
+            room = await self._live.find(room_id, slots)
+            if room is None or room is prepared:
+                return room
+            await self._effects.load(room)
+            prepared = room
 
     def effect_of(self, room: LiveRoom, pdu: Pdu) -> object:
         """What an event built on the room's pending head does besides being there; goes into its `Item`."""

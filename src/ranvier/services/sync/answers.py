@@ -9,9 +9,11 @@ import orjson
 from ranvier.core.identifiers import UserID
 from ranvier.core.tokens import SyncToken, encode_room_token, encode_sync_token
 from ranvier.services.rooms.presenting import ReaderFacts, client_event
+from ranvier.services.sync.entries import Device, Entry, shape
+from ranvier.services.sync.ephemeral import Receipts
 from ranvier.services.sync.members_sent import Member
 from ranvier.services.sync.request import Profile
-from ranvier.services.sync.slices import Device, Entry, Receipts, Slice, shape
+from ranvier.services.sync.slices import Slice
 from ranvier.services.sync.summaries import HEROES, Summary
 
 MEMBER: Final = "m.room.member"

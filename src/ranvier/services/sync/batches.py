@@ -11,13 +11,16 @@ MAX_BATCH: Final = 200
 """Requests that are read together."""
 
 
+_Waiting = tuple[Job, asyncio.Future[Result]]
+
+
 class Batches:
     """Reads for many requests: what waits while a read is under way is read together by the next one."""
 
     def __init__(self, db: Database, reader: SyncReader) -> None:
         self._db = db
         self._reader = reader
-        self._waiting: list[tuple[Job, asyncio.Future[Result]]] = []
+        self._waiting: list[_Waiting] = []
         self._task: asyncio.Task[None] | None = None
 
     async def run_alone(self, job: Job) -> Result:
@@ -41,19 +44,24 @@ class Batches:
         finally:
             self._task = None
 
-    async def _read(self, batch: Sequence[tuple[Job, asyncio.Future[Result]]]) -> None:
+    async def _read(self, batch: Sequence[_Waiting]) -> None:
         wanted = [(job, future) for job, future in batch if not future.done()]
         try:
             results = await self._db.read(self._reader.read_all, [job for job, _ in wanted])
-        except BaseException as error:
-            for _, future in wanted:
-                if isinstance(error, asyncio.CancelledError):
-                    future.cancel()
-                elif not future.done():
-                    future.set_exception(error)
-            if not isinstance(error, Exception):
-                raise
+        except Exception as error:
+            if len(wanted) > 1:
+                # What is wrong with one of them is no affair of the others.
+                for pair in wanted:
+                    await self._read([pair])
+            else:
+                for _, future in wanted:
+                    if not future.done():
+                        future.set_exception(error)
             return
+        except BaseException:
+            for _, future in wanted:
+                future.cancel()
+            raise
         for (_, future), result in zip(wanted, results, strict=True):
             if not future.done():
                 future.set_result(result)

@@ -3,7 +3,7 @@
 All that is read is what changed in (since, now]: `now` becomes `next_batch`, so nothing is lost or doubled.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -13,6 +13,7 @@ from ranvier.io.clock import Clock
 from ranvier.services.changes import Changed
 from ranvier.services.requester import Requester
 from ranvier.services.sync.answers import encode_answer, events_object
+from ranvier.services.sync.entries import Device
 from ranvier.services.sync.members_sent import Member
 from ranvier.services.sync.people import (
     Company,
@@ -22,13 +23,14 @@ from ranvier.services.sync.people import (
     read_presence,
 )
 from ranvier.services.sync.request import SyncRequest
-from ranvier.services.sync.rooms import Asked, RoomsReader, SharedSlices
+from ranvier.services.sync.rooms import Asked, RoomsReader, SharedSlices, Told
 from ranvier.services.sync.slices import Slice
 from ranvier.services.sync.standing import Standing, read_standing
 from ranvier.services.sync.unread import Unread, read_unread
 from ranvier.store.database import ReadTxn
 from ranvier.store.tables.cross_signing import list_users_signed
 from ranvier.store.tables.interned import Interner
+from ranvier.store.tables.notifications import NOTHING_UNREAD
 from ranvier.store.tables.to_device import ToDeviceMessage, list_messages
 
 MAX_TO_DEVICE: Final = 500
@@ -68,6 +70,13 @@ class Result(msgspec.Struct, frozen=True):
         return self.standing.position
 
 
+class Alike(msgspec.Struct, frozen=True):
+    """A response that others get as well, but for the devices that sent what it tells."""
+
+    body: bytes | None
+    senders: frozenset[Device]
+
+
 class SyncReader:
     """Runs jobs in read transactions, on any thread."""
 
@@ -78,7 +87,7 @@ class SyncReader:
 
     def read_all(self, txn: ReadTxn, jobs: Sequence[Job]) -> list[Result]:
         """Every job, in one transaction. What several of them ask is read once."""
-        shared: SharedSlices = {}
+        shared, alike = SharedSlices(), dict[Hashable, Alike]()
         unread = read_unread(
             txn,
             (
@@ -87,9 +96,23 @@ class SyncReader:
                 if job.changed is not None and not job.changed.user
             ),
         )
-        return [self._read(txn, job, shared, unread) for job in jobs]
+        return [self._read_or_share(txn, job, shared, unread, alike) for job in jobs]
 
-    def _read(self, txn: ReadTxn, job: Job, shared: SharedSlices, unread: Unread) -> Result:
+    def _read_or_share(
+        self, txn: ReadTxn, job: Job, shared: SharedSlices, unread: Unread, alike: dict[Hashable, Alike]
+    ) -> Result:
+        """The response that was made for another client, if this one is to get the very same."""
+        key = _likeness(job, unread)
+        device = (job.requester.user_nid, job.requester.device_id or "")
+        made = None if key is None else alike.get(key)
+        if made is not None and device not in made.senders:
+            return Result(job.standing, made.body)
+        result, told = self._read(txn, job, shared, unread)
+        if key is not None and told.is_impersonal and device not in told.senders:
+            alike[key] = Alike(result.body, told.senders)
+        return result
+
+    def _read(self, txn: ReadTxn, job: Job, shared: SharedSlices, unread: Unread) -> tuple[Result, Told]:
         job, messages = self._with_messages(txn, job)
         request, requester = job.request, job.requester
         asked = Asked(requester, request, job.standing, job.changed, job.known_members, job.cached)
@@ -107,7 +130,7 @@ class SyncReader:
         must_answer = request.since is None or request.full_state or _has_other_keys(job)
         body = encode_answer(job.now, parts, job.standing.keys) if parts or must_answer else None
         delivered = messages[-1].position if messages else None
-        return Result(job.standing, body, told.members, delivered, told.read)
+        return Result(job.standing, body, told.members, delivered, told.read), told
 
     def _with_messages(self, txn: ReadTxn, job: Job) -> tuple[Job, Sequence[ToDeviceMessage]]:
         """The messages to the device; the job ends with the last of them if there are more."""
@@ -141,6 +164,23 @@ class SyncReader:
         )
         selector = job.request.profile.filter.presence
         return read_presence(txn, self._interner, job.requester.user_nid, updated, company, now_ms, selector)
+
+
+def _likeness(job: Job, unread: Unread) -> Hashable | None:
+    """Jobs with one likeness get one response, unless it turns out to be personal; None: this one is."""
+    request, standing, changed = job.request, job.standing, job.changed
+    profile = request.profile
+    if changed is None or changed.user or changed.device_lists or changed.presence or standing.ignored:
+        return None
+    if request.full_state or profile.lazy or not profile.filter.rooms.is_everything or _has_other_keys(job):
+        return None
+    counts = []
+    for nid in changed.rooms & standing.rooms:
+        one = unread.get((job.requester.user_nid, nid), NOTHING_UNREAD)
+        if one.threads:
+            return None
+        counts.append((nid, one.main.notify, one.main.highlight))
+    return profile, request.since, standing.position, standing.keys, frozenset(counts)
 
 
 def _has_other_keys(job: Job) -> bool:

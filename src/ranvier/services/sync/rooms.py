@@ -21,11 +21,13 @@ from ranvier.services.sync.answers import (
     left_section,
     room_map,
 )
+from ranvier.services.sync.entries import Device
+from ranvier.services.sync.ephemeral import Receipts, receipt_contents
 from ranvier.services.sync.members_sent import Member
 from ranvier.services.sync.own import Shown, account_data_events, read_account_data, read_pending
 from ranvier.services.sync.people import Company
 from ranvier.services.sync.request import Profile, SyncRequest
-from ranvier.services.sync.slices import Receipts, Slice, Slices
+from ranvier.services.sync.slices import Slice, Slices
 from ranvier.services.sync.standing import Plan, Standing, plan_first, plan_next
 from ranvier.services.sync.timelines import Window
 from ranvier.services.sync.unread import Unread, encode_unread, read_unread
@@ -59,6 +61,8 @@ class Told(msgspec.Struct, frozen=True):
     members: Sequence[Member]  # that they bring
     company: Company
     read: Mapping[int, Slice]  # by room: slices of everything, made for this
+    is_impersonal: bool  # whether others may get the same
+    senders: frozenset[Device]  # except these, who get their transaction ids
 
 
 class OwnChanges(msgspec.Struct, frozen=True):
@@ -116,7 +120,14 @@ class RoomsReader:
         account_data = account_data_events(own.account_data.get(GLOBAL, ()), selector, None)
         if account_data:
             parts.append((b"account_data", events_object(account_data)))
-        return Told(parts, members, _company(asked.requester.user_id, plan, joined), first)
+        return Told(
+            parts,
+            members,
+            _company(asked.requester.user_id, plan, joined),
+            first,
+            all(part.is_impersonal for part in joined),
+            frozenset().union(*[part.senders for part in joined]),
+        )
 
     def _filtered(self, txn: ReadTxn, plan: Plan, profile: Profile) -> Plan:
         """The plan without the rooms that the filter leaves out."""
@@ -145,7 +156,7 @@ class RoomsReader:
         )
         if fresh:
             stored += list_private_receipts(txn, fresh, asked.requester.user_nid, 0, now)
-        return OwnChanges(account_data, self._slices.receipt_contents(txn, stored))
+        return OwnChanges(account_data, receipt_contents(txn, self._interner, stored))
 
     def _known_slices(
         self, txn: ReadTxn, profile: Profile, windows: Sequence[Window], shared: SharedSlices

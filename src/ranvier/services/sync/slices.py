@@ -5,66 +5,32 @@ within it is one made of their own.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-import orjson
 
-from ranvier.core.canonical_json import JsonObject
-from ranvier.core.events.client import close
-from ranvier.core.filters import FilterableEvent
 from ranvier.core.identifiers import RoomID, UserID
 from ranvier.core.visibility import NEVER_JOINED
 from ranvier.services.requester import Requester
-from ranvier.services.rooms.presenting import EventFacts, Presenting, ReaderFacts, client_event
+from ranvier.services.rooms.presenting import Presenting
 from ranvier.services.rooms.sight import Sight, Viewer
+from ranvier.services.sync.entries import Device, Entry, make_state_entry, make_timeline_entry
+from ranvier.services.sync.ephemeral import Receipts, read_ephemeral
 from ranvier.services.sync.request import Profile
 from ranvier.services.sync.state_changes import MEMBER, StateChange, StateChanges
 from ranvier.services.sync.summaries import Summary, read_summaries
 from ranvier.services.sync.timelines import Stretch, Window, read_stretches, select
 from ranvier.store.database import ReadTxn
-from ranvier.store.tables import receipts, rooms, typing
+from ranvier.store.tables import rooms
 from ranvier.store.tables.client_transactions import list_transactions
 from ranvier.store.tables.events import EventRecord, list_events
-from ranvier.store.tables.interned import Interner, list_state_keys, list_user_ids
+from ranvier.store.tables.interned import Interner, list_state_keys
 from ranvier.store.tables.memberships import JOIN, list_rooms_of_user, list_stored_memberships
 from ranvier.store.tables.relations import list_rooms_related
 from ranvier.store.tables.timeline import END_OF_TIMELINE
 
-_AGE: Final = b',"unsigned":{"age":'
-
 MAX_ROOM_IDS: Final = 100_000
 """Kept in memory; beyond that they are read anew."""
-
-NOBODY_NID: Final = 0
-"""As the reader of receipts: nobody's private ones."""
-
-Receipts = Mapping[str, Mapping[str, Mapping[str, JsonObject]]]
-"""event_id -> receipt type -> user -> receipt: the content of m.receipt."""
-
-Device = tuple[int, str]
-"""Who sent something with a transaction id: (user_nid, device_id)."""
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """An event of a slice. Its `age` alone depends on when it is told, so that place is left open."""
-
-    facts: EventFacts
-    before: bytes  # the JSON up to the age
-    after: bytes | None  # and from there on; None: `before` is all
-    membership: str | None = None  # of the reader, at the event; None for state, which is not of a time
-    sender: Device | None = None
-    own: "Entry | None" = None  # as `sender` gets it
-
-    @property
-    def record(self) -> EventRecord:
-        return self.facts.record
-
-    def json(self, now_ms: int) -> bytes:
-        """The client event, as whoever was joined then gets it."""
-        if self.after is None:
-            return self.before
-        return b"%b%d%b" % (self.before, max(0, now_ms - self.facts.record.origin_server_ts), self.after)
 
 
 class Slice(msgspec.Struct, frozen=True):
@@ -92,6 +58,11 @@ class Slice(msgspec.Struct, frozen=True):
         return any(
             entry.record.event_nid == event_nid for entry in (*self.timeline, *self.state, *self.members)
         )
+
+    @property
+    def is_impersonal(self) -> bool:
+        """Whether everybody is told the same: none is left out of heroes, and none learns of comings."""
+        return self.summary is None and not self.has_relations and not (self.joined or self.left)
 
     @property
     def begins_at(self) -> int:
@@ -183,7 +154,7 @@ class Slices:
         }
         records = list_events(txn, wanted.values())
         entries = {
-            facts.record.room_nid: Entry(facts, _state_json(facts, profile), None)
+            facts.record.room_nid: make_state_entry(facts, profile)
             for facts in self._presenting.facts(txn, list(records.values()), with_replaced=False)
         }
         return [
@@ -206,7 +177,7 @@ class Slices:
         timeline = self._timeline_entries(txn, stretches, profile, seen)
         state = self._state_entries(txn, changes, heroes, room_ids, profile)
         moved = self._moved(txn, changes)
-        typing_events, read = self._ephemeral(txn, stretches, room_ids, profile)
+        typing_events, read = read_ephemeral(txn, self._interner, stretches, room_ids, profile)
         related = _list_related(txn, stretches)
         nobody: frozenset[UserID] = frozenset()
         slices = {}
@@ -241,7 +212,7 @@ class Slices:
         local = [nid for nid, record in records.items() if record.is_local]
         transactions = list_transactions(txn, local)
         return {
-            facts.record.event_nid: _entry(
+            facts.record.event_nid: make_timeline_entry(
                 facts,
                 seen.get(facts.record.event_nid, JOIN),
                 transactions.get(facts.record.event_nid),
@@ -278,7 +249,7 @@ class Slices:
                 for record in select(txn, self._interner, some, room_ids[room_nid], selector)
             ]
         return {
-            facts.record.event_nid: Entry(facts, _state_json(facts, profile), None)
+            facts.record.event_nid: make_state_entry(facts, profile)
             for facts in self._presenting.facts(txn, records, with_replaced=False)
         }
 
@@ -316,99 +287,6 @@ class Slices:
             found[window] = (frozenset(joined), frozenset(left))
         return found
 
-    def _ephemeral(
-        self,
-        txn: ReadTxn,
-        windows: Collection[Window],
-        room_ids: Mapping[int, RoomID],
-        profile: Profile,
-    ) -> tuple[dict[Window, bytes], dict[Window, Receipts]]:
-        """Who types, and what was read, where it changed."""
-        selector = profile.filter.ephemeral
-        if selector.is_nothing:
-            return {}, {}
-        groups: dict[tuple[int | None, int], dict[int, Window]] = {}
-        for window in windows:
-            groups.setdefault((window.since, window.until), {})[window.room_nid] = window
-        typing_events: dict[Window, bytes] = {}
-        read: dict[Window, Receipts] = {}
-        for (since, until), group in groups.items():
-            wants_typing = {nid for nid in group if _passes(profile, "m.typing", room_ids[nid])}
-            for nid, event in self._typing(txn, wants_typing, since, until).items():
-                typing_events[group[nid]] = event
-            wants_receipts = {nid for nid in group if _passes(profile, "m.receipt", room_ids[nid])}
-            stored = (
-                receipts.list_receipts(txn, wants_receipts, NOBODY_NID, until)
-                if since is None
-                else receipts.list_receipt_changes(txn, wants_receipts, NOBODY_NID, since, until)
-            )
-            for nid, content in self.receipt_contents(txn, stored).items():
-                read[group[nid]] = content
-        return typing_events, read
-
-    def _typing(
-        self, txn: ReadTxn, room_nids: Collection[int], since: int | None, until: int
-    ) -> dict[int, bytes]:
-        changed = room_nids
-        if since is not None:
-            changed = typing.list_rooms_typing_changed(txn, room_nids, since, until)
-        typists = typing.list_typing(txn, changed) if changed else {}
-        names = list_user_ids(txn, self._interner, {nid for nids in typists.values() for nid in nids})
-        return {
-            room_nid: orjson.dumps(
-                {"content": {"user_ids": [names[nid] for nid in nids]}, "type": "m.typing"}
-            )
-            for room_nid, nids in typists.items()
-            if nids or since is not None
-        }
-
-    def receipt_contents(
-        self, txn: ReadTxn, stored: Sequence[receipts.StoredReceipt]
-    ) -> dict[int, dict[str, Any]]:
-        """room_nid -> the content of its m.receipt event."""
-        if not stored:
-            return {}
-        names = list_user_ids(txn, self._interner, {one.receipt.user_nid for one in stored})
-        contents: dict[int, dict[str, Any]] = {}
-        for one in stored:
-            receipt = one.receipt
-            told: JsonObject = {"ts": receipt.ts_ms}
-            if receipt.thread_id != receipts.UNTHREADED:
-                told["thread_id"] = receipt.thread_id
-            by_type = contents.setdefault(receipt.room_nid, {}).setdefault(receipt.event_id, {})
-            by_type.setdefault(receipt.type.value, {})[names[receipt.user_nid]] = told
-        return contents
-
-
-def _entry(
-    facts: EventFacts, membership: str, transaction: tuple[int, str, str] | None, profile: Profile
-) -> Entry:
-    sees_replaced = membership == JOIN
-    reader = ReaderFacts(membership=membership, sees_replaced=sees_replaced)
-    sender = own = None
-    if transaction is not None:
-        user_nid, device_id, txn_id = transaction
-        sender = (user_nid, device_id)
-        told = ReaderFacts(membership=membership, transaction_id=txn_id, sees_replaced=sees_replaced)
-        own = Entry(facts, *_open(facts, told, profile), membership, sender)
-    return Entry(facts, *_open(facts, reader, profile), membership, sender, own)
-
-
-def _open(facts: EventFacts, reader: ReaderFacts, profile: Profile) -> tuple[bytes, bytes | None]:
-    """The client event in two parts, between which its age belongs."""
-    json = client_event(facts, reader, facts.record.origin_server_ts)
-    if profile.reshapes:
-        return shape(json, facts, profile), None
-    start = len(facts.head) + len(_AGE)
-    assert json[start - len(_AGE) : start + 1] == _AGE + b"0", "the age comes first in `unsigned`"
-    return json[:start], json[start + 1 :]
-
-
-def _state_json(facts: EventFacts, profile: Profile) -> bytes:
-    because = facts.redacted_because
-    unsigned = b"" if because is None else b'{"redacted_because":%b}' % because
-    return shape(close(facts.head, unsigned=unsigned), facts, profile)
-
 
 def _list_related(txn: ReadTxn, stretches: Mapping[Window, Stretch]) -> set[int]:
     """The rooms in which something relates to an event of a limited timeline."""
@@ -416,21 +294,3 @@ def _list_related(txn: ReadTxn, stretches: Mapping[Window, Stretch]) -> set[int]
         record.event_id for stretch in stretches.values() if stretch.limited for record in stretch.records
     ]
     return list_rooms_related(txn, event_ids) if event_ids else set()
-
-
-def shape(json: bytes, facts: EventFacts, profile: Profile) -> bytes:
-    """A client event in the form that the filter wants."""
-    wanted = profile.filter
-    if not profile.reshapes:
-        return json
-    if wanted.federation_format:
-        unsigned = orjson.loads(json).get("unsigned", {})
-        json = orjson.dumps({**orjson.loads(facts.record.json), "unsigned": unsigned})
-    if wanted.fields is not None:
-        json = orjson.dumps(wanted.fields.project(orjson.loads(json)))
-    return json
-
-
-def _passes(profile: Profile, event_type: str, room_id: RoomID) -> bool:
-    selector = profile.filter.ephemeral
-    return selector.is_everything or selector.matches(FilterableEvent(event_type, None, room_id))

@@ -9,7 +9,7 @@ Spec: client-server API, "Syncing"; GET /sync, `state` and `state_after`.
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -43,6 +43,14 @@ class StateChange(msgspec.Struct, frozen=True):
         return StateChange({slot: nid for slot, nid in self.state.items() if nid in event_nids}, {}, {})
 
 
+class _Roots(msgspec.Struct, frozen=True):
+    """The states of a window: where the client is, where the state that it is told begins to hold, the end."""
+
+    base: int
+    start: int
+    end: int
+
+
 class StateChanges:
     """Reads them in read transactions, on any thread."""
 
@@ -68,41 +76,30 @@ class StateChanges:
         for window, stretch in stretches.items():
             end = ends[(window.room_nid, window.until)]
             base = state_map.EMPTY if window.since is None else bases[(window.room_nid, window.since)]
-            found[window] = self._change(
-                txn, nodes, window, stretch, profile, base, end, shown.get(window, ())
+            start = end if profile.state_after else _start_root(window, stretch, profile, base, end)
+            roots = _Roots(base, start, end)
+            told = self._told(txn, nodes, window, roots, lazy=profile.lazy)
+            if not profile.state_after and start != end:
+                told |= _corrections(state_map.difference(nodes, (start, end)), stretch)
+            members = state_map.get_many(nodes, start, shown[window]) if shown.get(window) else {}
+            changed = _NOTHING
+            if window.since is not None and base != end:
+                changed = state_map.difference(nodes, (base, end))
+            found[window] = StateChange(
+                told, {slot: nid for slot, nid in members.items() if slot not in told}, changed
             )
         return found
 
-    def _change(
-        self,
-        txn: ReadTxn,
-        nodes: SnapshotNodes,
-        window: Window,
-        stretch: Stretch,
-        profile: Profile,
-        base: int,
-        end: int,
-        shown: Collection[int],
-    ) -> StateChange:
-        changed = _NOTHING
-        if window.since is not None and base != end:
-            changed = state_map.difference(nodes, (base, end))
-        start = end if profile.state_after else _start_root(stretch, profile, base, end, window)
+    def _told(
+        self, txn: ReadTxn, nodes: SnapshotNodes, window: Window, roots: "_Roots", *, lazy: bool
+    ) -> dict[int, int]:
+        """All state at the start, or what changed up to there: slot -> event."""
         if window.full_state:
-            told = dict(self._entries(txn, nodes, start, without_members=profile.lazy))
-        elif start == base:
-            told = {}
-        else:
-            pairs = changed if start == end else state_map.difference(nodes, (base, start))
-            told = {slot: new for slot, (_, new) in pairs.items() if new is not None}
-        if not profile.state_after and start != end:
-            told |= _corrections(state_map.difference(nodes, (start, end)), stretch)
-        members = (
-            {slot: nid for slot, nid in state_map.get_many(nodes, start, shown).items() if slot not in told}
-            if shown
-            else {}
-        )
-        return StateChange(told, members, changed)
+            return dict(self._entries(txn, nodes, roots.start, without_members=lazy))
+        if roots.start == roots.base:
+            return {}
+        pairs = state_map.difference(nodes, (roots.base, roots.start))
+        return {slot: new for slot, (_, new) in pairs.items() if new is not None}
 
     def _entries(
         self, txn: ReadTxn, nodes: SnapshotNodes, root: int, *, without_members: bool
@@ -153,7 +150,7 @@ def _roots(txn: ReadTxn, wanted: Iterable[tuple[int, int]]) -> dict[tuple[int, i
     }
 
 
-def _start_root(stretch: Stretch, profile: Profile, base: int, end: int, window: Window) -> int:
+def _start_root(window: Window, stretch: Stretch, profile: Profile, base: int, end: int) -> int:
     """The state where the timeline begins."""
     if not stretch.records:
         return end

@@ -6,7 +6,7 @@ messages cost nothing.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
 import msgspec
@@ -62,6 +62,7 @@ class DirectoryIndexer:
         self._came = asyncio.Event()
         self._rooms: set[int] = set()  # that may have changed
         self._knows_rooms = False  # whether no others can have
+        self._turn = asyncio.Lock()
         db.subscribe(self._hear)
 
     async def run(self) -> None:
@@ -73,22 +74,40 @@ class DirectoryIndexer:
             try:
                 await self.catch_up()
             except Conflict:
-                # Another process was faster. What it has not seen is told to us again.
-                self._knows_rooms = False
                 self._came.set()
+
+    async def refresh(self) -> None:
+        """Deal with what is new: so that who searches finds those who have just come."""
+        try:
+            await self.catch_up()
+        except Conflict:
+            self._came.set()
 
     async def catch_up(self) -> None:
         """Bring everything that changed up to now into the directory.
 
-        Raises: Conflict when another process does the same.
+        Raises: Conflict when another process does the same; what it has not seen is left to the next time.
         """
-        heard, self._rooms = self._rooms, set()
-        known = heard if self._knows_rooms else None
-        self._knows_rooms = True
-        since, upto, room_nids = await self._db.read(_find_changed, known)
+        async with self._turn:
+            # Every hint up to this position has been heard: position and hints are told at once.
+            upto = self._db.position()
+            heard, self._rooms = self._rooms, set()
+            known, self._knows_rooms = self._knows_rooms, True
+            try:
+                await self._catch_up(upto, heard if known else None)
+            except BaseException:
+                self._rooms |= heard
+                self._knows_rooms = False
+                raise
+
+    async def _catch_up(self, upto: int, heard: Collection[int] | None) -> None:
+        """`heard`: the rooms that may have changed up to a position; None: nobody knows which."""
+        since, room_nids = await self._db.read(_find_changed, heard)
+        if upto <= since:
+            return
         found = False
         for batch in _parts(room_nids, ROOMS_AT_ONCE):
-            members = await self._db.read(self._list_changed_members, batch, since)
+            members = await self._db.read(self._list_changed_members, batch, since, upto)
             for part in _parts(members, MEMBERS_AT_ONCE):
                 found = True
                 await self._db.write(upsert_entries, await self._db.read(self._read_members, part))
@@ -108,12 +127,12 @@ class DirectoryIndexer:
             self._came.set()
 
     def _list_changed_members(
-        self, txn: ReadTxn, room_nids: Sequence[int], since: int
+        self, txn: ReadTxn, room_nids: Sequence[int], since: int, upto: int
     ) -> list[tuple[UserID, int]]:
         """Whose member events are other ones now than they were, with the newest of each."""
         reader = SnapshotNodes(txn, self._nodes)
         before = state.list_roots_at(txn, room_nids, since)
-        now = state.list_roots_at(txn, room_nids, txn.position)
+        now = state.list_roots_at(txn, room_nids, upto)
         newest: dict[int, int] = {}
         for room_nid in room_nids:
             difference = state_map.difference(reader, (before[room_nid], now[room_nid]))
@@ -146,12 +165,10 @@ class DirectoryIndexer:
         ]
 
 
-def _find_changed(txn: ReadTxn, known: Iterable[int] | None) -> tuple[int, int, list[int]]:
-    """From where to where to go, and the rooms that may have changed between; None: nobody knows which."""
+def _find_changed(txn: ReadTxn, heard: Collection[int] | None) -> tuple[int, list[int]]:
+    """From where to go on, and the rooms to look at."""
     since = find_follower(txn, NAME)
-    if known is None:
-        return since, txn.position, rooms.list_active_rooms(txn, since)
-    return since, txn.position, list(known)
+    return since, rooms.list_active_rooms(txn, since) if heard is None else sorted(heard)
 
 
 def _finish(txn: WriteTxn, entries: Sequence[DirectoryEntry], since: int, upto: int) -> None:

@@ -6,6 +6,7 @@ import msgspec
 
 from ranvier.core.identifiers import UserID
 from ranvier.services.requester import Requester
+from ranvier.services.user_directory.indexing import DirectoryIndexer
 from ranvier.services.user_directory.words import prefixes_of
 from ranvier.store.database import Database, ReadTxn
 from ranvier.store.tables.interned import Interner, list_user_ids
@@ -29,9 +30,10 @@ class FoundUsers(msgspec.Struct, frozen=True):
 class UserSearch:
     """Searches the directory of users."""
 
-    def __init__(self, db: Database, interner: Interner) -> None:
+    def __init__(self, db: Database, interner: Interner, indexer: DirectoryIndexer) -> None:
         self._db = db
         self._interner = interner
+        self._indexer = indexer
 
     async def search(self, requester: Requester, search_term: str, limit: int) -> FoundUsers:
         """Users whose name or id has words that begin with those of `search_term`.
@@ -41,6 +43,7 @@ class UserSearch:
         prefixes = prefixes_of(search_term[:MAX_TERM_CHARS])
         if not prefixes:
             return FoundUsers([], limited=False)
+        await self._indexer.refresh()
         return await self._db.read(self._read, requester, prefixes, min(limit, MAX_RESULTS))
 
     def _read(self, txn: ReadTxn, requester: Requester, prefixes: list[str], limit: int) -> FoundUsers:

@@ -19,8 +19,12 @@ import msgspec
 
 from ranvier.core.identifiers import DeviceID
 from ranvier.store.database import Kind, ReadTxn, Row, WriteTxn
+from ranvier.store.tables.account_data import GLOBAL, delete_account_data
 from ranvier.store.tables.batches import in_batches
 from ranvier.store.tables.device_lists import insert_device_change
+
+_LOCAL_SETTINGS: Final = "org.matrix.msc3890.local_notification_settings"
+"""What clients keep about notifying one device, in account data that is named after it (MSC3890)."""
 
 
 class Device(msgspec.Struct, frozen=True):
@@ -163,6 +167,7 @@ def delete_devices(txn: WriteTxn, devices: Collection[Device]) -> None:
         txn.execute(_BURY, device_nid=device.device_nid)
         for sql in _FORGET:
             txn.execute(sql, user_nid=device.user_nid, device_id=device.device_id)
+        delete_account_data(txn, device.user_nid, GLOBAL, f"{_LOCAL_SETTINGS}.{device.device_id}")
         if txn.execute(_DELETE, device_nid=device.device_nid):
             insert_device_change(txn, device.user_nid, device.device_id)
             txn.hint(Kind.USER, device.user_nid)

@@ -66,12 +66,13 @@ _CHANGES: Final = f"""
         AND (type = 'm.read' OR user_nid = :viewer_nid)
     ORDER BY room_nid, position
 """  # noqa: S608
+# Ordered as the primary key is: so the user's few rows of a room are found by it, and not what changed by position.
 _PRIVATE: Final = f"""
     SELECT {_COLUMNS} FROM receipts
     WHERE room_nid IN (:room_nids[]) AND user_nid = :user_nid AND type = 'm.read.private'
         AND position > :since AND position <= :up_to
-    ORDER BY room_nid, position
-"""
+    ORDER BY room_nid, user_nid, type, thread_id
+"""  # noqa: S608
 _TO_SEND: Final = f"""
     SELECT {_COLUMNS} FROM receipts
     WHERE position > :since AND position <= :up_to AND is_local = 1 AND type = 'm.read'
