@@ -15,10 +15,11 @@ from ranvier.core.events.pdu import Pdu
 from ranvier.core.federation.server_keys import build_key_document
 from ranvier.core.federation.transactions import build_transaction
 from ranvier.core.federation.xmatrix import bytes_to_sign, sign_request
-from ranvier.core.hashes import reference_hash
+from ranvier.core.hashes import reference_hash, signed_form
 from ranvier.core.identifiers import EventID, RoomID, ServerName, StateKey, UserID
 from ranvier.core.room_versions import RoomVersion, get_room_version
 from ranvier.core.signing import SigningKey
+from ranvier.core.unpadded_base64 import encode_base64
 from ranvier.services.rooms.live import pdu_of
 from ranvier.store.tables import rooms, timeline
 
@@ -69,12 +70,14 @@ class Peer:
     def __init__(self, network: Network, name: str = "peer") -> None:
         self.name = ServerName(f"{name}.test")
         self.key = SigningKey(name.encode().ljust(32, b"."), "k1")
+        self.policy_key = SigningKey(b"policy".ljust(32, b"."), "policy_server")
         self.clock = network.clock
         self._network = network
         self.asked: list[tuple[str, str]] = []  # method and path of what others asked of it
         self.rooms: dict[RoomID, RoomCopy] = {}
         self.hidden: set[EventID] = set()  # events that it does not tell of
         self.valid_ms = 3_600_000
+        self.recommends = False  # as a policy server
         self._count = 0
         network.add(self.name, self)
 
@@ -191,6 +194,11 @@ class Peer:
             case ["v2", "server"]:
                 valid_until = self.clock.now_ms() + self.valid_ms
                 return build_key_document(self.name, [self.key], {}, valid_until)
+            case ["v1", "sign"] if self.recommends:
+                event = parse_object(body)
+                version = self.rooms[RoomID(event["room_id"])].version
+                signature = encode_base64(self.policy_key.sign(signed_form(event, version)))
+                return {self.name: {"ed25519:policy_server": signature}}
             case ["v1", "event", event_id]:
                 found = [room.pdus.get(EventID(event_id)) for room in self.rooms.values()]
                 return {"pdus": self._shown(pdu for pdu in found if pdu)} if any(found) else None

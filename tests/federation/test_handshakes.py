@@ -150,7 +150,9 @@ async def test_restricted_rooms(network: Network, server: Homeserver, alice: Use
 def invite_event(peer: Peer, invitee: str, version: RoomVersion) -> tuple[RoomCopy, Pdu, list[Any]]:
     """A room of the peer's with an invite in it, and what it shows of itself."""
     creator = peer.user("bob")
-    content = {"room_version": version.name} | ({"creator": creator} if version.auth.creator_in_content else {})
+    content = {"room_version": version.name} | (
+        {"creator": creator} if version.auth.creator_in_content else {}
+    )
     named = version.auth.room_id_is_create_hash
     room_id = None if named else f"!room:{peer.name}"
     create_event = build_event(
@@ -165,7 +167,9 @@ def invite_event(peer: Peer, invitee: str, version: RoomVersion) -> tuple[RoomCo
     joined = peer.event(
         room, creator, "m.room.member", {"membership": "join"}, prev=[create_event], state_key=creator
     )
-    invite = peer.event(room, creator, "m.room.member", {"membership": "invite"}, prev=[joined], state_key=invitee)
+    invite = peer.event(
+        room, creator, "m.room.member", {"membership": "invite"}, prev=[joined], state_key=invitee
+    )
     return room, invite, [orjson.loads(pdu.json) for pdu in (create_event, joined)]
 
 
@@ -177,7 +181,7 @@ async def send_invite(
     return await peer.request(server, "PUT", path, encode(content))
 
 
-@pytest.mark.parametrize("version", (V10, V12), ids=lambda version: version.name)
+@pytest.mark.parametrize("version", [V10, V12], ids=lambda version: version.name)
 async def test_invites_are_signed(
     network: Network, server: Homeserver, alice: User, version: RoomVersion
 ) -> None:
@@ -212,9 +216,7 @@ async def test_invites_that_are_refused(network: Network, server: Homeserver, al
     assert (await send_invite(peer, server, invite, shown, "12")).errcode == "M_INVITE_BLOCKED"
 
 
-async def test_queries_answer_for_this_server_only(
-    network: Network, server: Homeserver, alice: User
-) -> None:
+async def test_queries_answer_for_this_server_only(network: Network, server: Homeserver, alice: User) -> None:
     await create(alice, room_alias_name="hall", visibility="public", name="Hall")
     await alice.put(f"/_matrix/client/v3/profile/{segment(alice.user_id)}/displayname", {"displayname": "A"})
     peer = Peer(network)

@@ -1,12 +1,20 @@
 """What other servers send becomes part of rooms, or does not."""
 
+import asyncio
+import json
+import logging
+import random
 from typing import Any
 
 import orjson
 import pytest
 
+from ranvier.core.errors import BadJson
+from ranvier.core.hashes import content_hash, signed_form
 from ranvier.core.identifiers import RoomID
 from ranvier.core.room_versions import V10
+from ranvier.core.signing import SigningKey
+from ranvier.core.unpadded_base64 import encode_base64
 
 from .network import Network
 from .peer import Peer, RoomCopy
@@ -50,8 +58,8 @@ class Scene:
         return answer.json["pdus"]
 
 
-async def set_scene(network: Network, version: str = "12") -> Scene:
-    server = await network.server("one")
+async def set_scene(network: Network, version: str = "12", name: str = "one") -> Scene:
+    server = await network.server(name)
     alice = await server.register("alice")
     answer = await alice.post(f"{C}/createRoom", {"preset": "public_chat", "room_version": version})
     assert answer.status == 200, answer.body
@@ -336,3 +344,100 @@ async def test_a_room_gets_no_second_beginning(network: Network) -> None:
     answers = await scene.send(create, child)
     assert {"error"} == {key for answer in answers.values() for key in answer}
     assert (await scene.state("m.room.create")).get("creator") == "@alice:one.test"
+
+
+async def test_what_the_policy_server_does_not_recommend_is_not_shown(scene: Scene) -> None:
+    content = {
+        "via": scene.peer.name,
+        "public_keys": {"ed25519": scene.peer.policy_key.verify_key.encode()},
+    }
+    path = f"{C}/rooms/{scene.room.room_id}/state"
+    assert (await scene.alice.put(f"{path}/m.room.policy/", content)).status == 200
+    room = await scene.peer.copy(scene.server, scene.room.room_id)
+    last = list(room.pdus.values())[-1]
+    refused = scene.peer.message(room, scene.bob, "refused", last)
+    assert await scene.send(refused) == {refused.event_id: {}}
+    scene.peer.recommends = True
+    signed = scene.peer.message(room, scene.bob, "signed", refused)
+    assert await scene.send(signed) == {signed.event_id: {}}
+    assert await scene.bodies() == ["signed"]
+    # A key that is not the room's own counts for nothing.
+    scene.peer.policy_key = SigningKey(b"x" * 32, "policy_server")
+    forged = scene.peer.message(room, scene.bob, "forged", signed)
+    assert await scene.send(forged) == {forged.event_id: {}}
+    assert await scene.bodies() == ["signed"]
+
+
+_ODD: list[Any] = [
+    None,
+    True,
+    -1,
+    2**70,
+    1.5,
+    "",
+    "x" * 300,
+    "@bob:peer.test",
+    [],
+    [[]],
+    {},
+    {"a": {}},
+]
+
+
+async def test_whatever_a_server_sends_only_events_come_in(
+    network: Network, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Signed events with fields that are missing, of other types, too long, or of other events."""
+    rng = random.Random(7)
+    for version in ("1", "6", "12"):
+        name = f"v{version}"
+        scene = await set_scene(network, version, name)
+        good = orjson.loads(scene.peer.message(scene.room, scene.bob, "odd", scene.last).json)
+        sent = []
+        for _ in range(150):
+            event = {key: value for key, value in good.items() if rng.random() > 0.03}
+            for key in rng.sample(
+                [*good, "state_key", "redacts", "unsigned", "room_id"], rng.randrange(1, 4)
+            ):
+                event[key] = rng.choice(_ODD)
+            event["content"] = rng.choice([event.get("content"), {"membership": rng.choice(_ODD)}])
+            event["type"] = rng.choice([event.get("type"), "m.room.member", "m.room.power_levels"])
+            sent.append(_encode_loosely(_resigned(scene, event) if rng.random() < 0.7 else event))
+        for start in range(0, len(sent), 50):
+            await scene.send(*sent[start : start + 50])
+        fine = scene.peer.message(scene.room, scene.bob, "fine", scene.last)
+        assert await scene.send(fine) == {fine.event_id: {}}
+        assert (await scene.bodies())[-1] == "fine"
+    assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+def _resigned(scene: Scene, event: dict[str, Any]) -> dict[str, Any]:
+    """With hashes and signature of the peer, where there can be any."""
+    try:
+        event = {**event, "hashes": {"sha256": content_hash(event)}, "signatures": {}}
+        signature = encode_base64(scene.peer.key.sign(signed_form(event, scene.room.version)))
+    except (BadJson, AttributeError, TypeError, KeyError):
+        return event
+    return {**event, "signatures": {scene.peer.name: {scene.peer.key.key_id: signature}}}
+
+
+def _encode_loosely(event: dict[str, Any]) -> bytes:
+    return json.dumps(event).encode()
+
+
+async def test_local_and_remote_users_do_not_keep_each_other_from_talking(scene: Scene) -> None:
+    """Every remote event stands beside the head that local users are moving on."""
+    base = scene.last
+    theirs = [scene.peer.message(scene.room, scene.bob, f"theirs {n}", base) for n in range(30)]
+    sending = [asyncio.create_task(_talk(scene, sender)) for sender in range(6)]
+    for pdu in theirs:
+        assert await scene.send(pdu) == {pdu.event_id: {}}
+    await asyncio.gather(*sending)
+    answer = await scene.alice.get(f"{C}/rooms/{scene.room.room_id}/messages", dir="b", limit=500)
+    bodies = {event["content"].get("body") for event in answer.json["chunk"]}
+    assert bodies >= {f"theirs {n}" for n in range(30)} | {f"{s}-{n}" for s in range(6) for n in range(20)}
+
+
+async def _talk(scene: Scene, sender: int) -> None:
+    for number in range(20):
+        await scene.say(f"{sender}-{number}")

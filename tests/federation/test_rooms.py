@@ -1,10 +1,14 @@
 """Rooms that span two homeservers: coming, going and talking, in each kind of room version."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import orjson
 import pytest
+
+from ranvier.core.identifiers import EventID, RoomID
+from ranvier.store.tables import events, rooms
 
 from ..http.client import segment
 from ..http.homeserver import Homeserver, User
@@ -60,8 +64,8 @@ async def reads(user: User, room_id: str, text: str) -> None:
 
 
 @pytest.fixture
-async def pair(network: Network) -> AsyncIterator[tuple[Homeserver, Homeserver]]:
-    yield await network.server("one"), await network.server("two")
+async def pair(network: Network) -> tuple[Homeserver, Homeserver]:
+    return await network.server("one"), await network.server("two")
 
 
 @pytest.fixture
@@ -171,7 +175,7 @@ async def test_leave(users: tuple[User, User]) -> None:
     await reads(bob, room_id, "second time")
 
 
-@pytest.mark.parametrize("version", ("7", "10", "12"))
+@pytest.mark.parametrize("version", ["7", "10", "12"])
 async def test_knock(users: tuple[User, User], version: str) -> None:
     alice, bob = users
     rules = {"type": "m.room.join_rules", "content": {"join_rule": "knock"}}
@@ -198,7 +202,7 @@ async def test_take_knock_back(users: tuple[User, User]) -> None:
     assert await membership(alice, room_id, bob.user_id) == "leave"
 
 
-@pytest.mark.parametrize("version", ("8", "10", "12"))
+@pytest.mark.parametrize("version", ["8", "10", "12"])
 async def test_restricted_join(users: tuple[User, User], version: str) -> None:
     """The resident server vouches for a member of the other room, and for nobody else."""
     alice, bob = users
@@ -271,3 +275,36 @@ async def test_join_unreachable(network: Network, users: tuple[User, User]) -> N
     assert (await join(bob, room_id)).status == 502
     network.heal()
     assert (await join(bob, room_id)).status == 200
+
+
+async def test_history_from_before_the_join(users: tuple[User, User]) -> None:
+    """The join stands over a gap, which whoever pages back has filled from the other server."""
+    alice, bob = users
+    room_id = await create_room(alice, "12", preset="public_chat")
+    for number in range(3):
+        await say(alice, room_id, f"old {number}")
+    await join(bob, room_id)
+    await reads(bob, room_id, "old 0")
+    assert await texts(bob, room_id) == ["old 0", "old 1", "old 2"]
+
+
+async def test_entering_anew_leaves_the_old_heads_behind(
+    pair: tuple[Homeserver, Homeserver], users: tuple[User, User]
+) -> None:
+    """What was the end of the room when its last user left is not cited by what comes after the return."""
+    alice, bob = users
+    room_id = await create_room(alice, "12", preset="public_chat")
+    await join(bob, room_id)
+    await act(bob, room_id, "leave")
+    await becomes(alice, room_id, bob.user_id, "leave")
+    await say(alice, room_id, "meanwhile")
+    assert (await join(bob, room_id)).status == 200
+    room = await pair[1].foundation.ports.db.read(rooms.find_room, RoomID(room_id))
+    assert room is not None
+    assert len(room.extremities) == 1
+    await reads(bob, room_id, "meanwhile")
+    event_id = await say(bob, room_id, "here again")
+    await reads(alice, room_id, "here again")
+    event = await pair[1].foundation.ports.db.read(events.find_event, EventID(event_id))
+    assert event is not None
+    assert len(orjson.loads(event.json)["prev_events"]) == 1

@@ -18,7 +18,9 @@ class Asking(Scene):
 
     async def ask(self, path: str, *, peer: Peer | None = None, **query: Any) -> Any:
         text = "&".join(f"{key}={quote(str(value))}" for key, value in query.items())
-        return await (peer or self.peer).request(self.server, "GET", f"{V1}/{path}" + (f"?{text}" if text else ""))
+        return await (peer or self.peer).request(
+            self.server, "GET", f"{V1}/{path}" + (f"?{text}" if text else "")
+        )
 
     async def missing(self, earliest: list[str], latest: list[str], limit: int = 10) -> Any:
         body = b'{"earliest_events":%b,"latest_events":%b,"limit":%d,"min_depth":0}' % (

@@ -182,7 +182,9 @@ class Person:
         return (await self.call("GET", f"{C}/sync")).get("rooms", {}).get("invite", {})
 
     async def reads(self, room_id: str, text: str) -> None:
-        await eventually(lambda: self.texts(room_id), lambda texts: text in texts, f"{self.user_id} reads {text}")
+        await eventually(
+            lambda: self.texts(room_id), lambda texts: text in texts, f"{self.user_id} reads {text}"
+        )
 
     async def sees(self, room_id: str, user_id: str, membership: str) -> None:
         await eventually(

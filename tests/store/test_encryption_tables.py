@@ -9,12 +9,21 @@ from hypothesis import strategies as st
 from ranvier.core.identifiers import DeviceID, ServerName, UserID
 from ranvier.store.connect import open_database
 from ranvier.store.database import Database, Hint, Kind, WriteTxn
-from ranvier.store.tables import cross_signing, dehydrated_devices, key_backup, one_time_keys, to_device
+from ranvier.store.tables import (
+    cross_signing,
+    dehydrated_devices,
+    device_lists,
+    key_backup,
+    memberships,
+    one_time_keys,
+    to_device,
+)
 from ranvier.store.tables.accounts import AccountKind, insert_account
 from ranvier.store.tables.devices import delete_devices, find_device, insert_device
 from ranvier.store.tables.interned import Interner, intern_users
 from ranvier.store.tables.key_backup import BackedUpSession
 from ranvier.store.tables.one_time_keys import Holder, PublicKey
+from tests.store.test_query_plans import Explaining
 
 ALICE = UserID("@alice:one")
 BOB = UserID("@bob:one")
@@ -312,6 +321,30 @@ async def test_with_a_cross_signing_key_go_the_signatures_by_it_and_on_it(db: Da
         assert seen(bob) == set()
 
     await db.write(run)
+
+
+async def test_no_query_reads_a_whole_table(tmp_path: Path) -> None:
+    db = await open_database(f"sqlite:{tmp_path / 'ranvier.db'}")
+
+    def run(txn: WriteTxn) -> list[str]:
+        explaining = Explaining(txn)
+        to_device.list_messages(explaining, 1, 0, 5, 100)
+        one_time_keys.count_one_time_keys(explaining, 1)
+        cross_signing.list_cross_signing_keys(explaining, [1, 2])
+        cross_signing.list_signatures(explaining, [1, 2], 3)
+        cross_signing.list_users_signed(explaining, 1, 0, 5)
+        key_backup.list_sessions(explaining, 1, 1, ("", ""), 10)
+        key_backup.list_sessions_of_room(explaining, 1, 1, ("!r:x", ""), 10)
+        dehydrated_devices.find_dehydrated_device(explaining, 1)
+        device_lists.list_changed_users(explaining, 0, 5)
+        memberships.list_moved(explaining, 1, 0, 5)
+        return explaining.plans
+
+    plans = await db.write(run)
+    await db.close()
+    assert len(plans) > 10
+    assert not [step for step in plans if step.startswith("SCAN")], plans
+    assert not [step for step in plans if "ORDER BY" in step], plans
 
 
 async def test_whatever_belongs_to_a_device_goes_with_it(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from ranvier.services.rooms.claimed_state import ClaimedStates
 from ranvier.services.rooms.missing import Missing
 from ranvier.services.rooms.outliers import Outliers
 from ranvier.services.rooms.past import Past
+from ranvier.services.rooms.policy_servers import PolicyServers
 from ranvier.services.rooms.receiving import Receiving
 
 
@@ -79,7 +80,8 @@ def lay_intake(foundation: Foundation, remote: Remote) -> Intake:
     clock = foundation.ports.clock
     outliers = Outliers(db, interner, nodes, clock)
     claimed = ClaimedStates(db, interner, nodes, missing, outliers)
-    admission = Admission(db, interner, nodes, foundation.live, foundation.writers, outliers)
+    policies = PolicyServers(db, interner, foundation.live, remote.requests)
+    admission = Admission(db, interner, nodes, foundation.writers, outliers, policies)
     receiving = Receiving(db, checking, missing, outliers, claimed, admission)
     past = Past(db, interner, nodes, outliers, clock)
     backfilling = Backfilling(db, interner, missing, receiving, past, clock)

@@ -13,10 +13,23 @@ import msgspec
 import orjson
 
 from ranvier.core.canonical_json import JsonObject
-from ranvier.core.encryption_keys import ED25519, find_device_verify_key, is_name, is_same_document
-from ranvier.core.errors import BadSignature, InvalidParam, InvalidSignature, MatrixError, NotFound
+from ranvier.core.encryption_keys import (
+    ED25519,
+    find_device_verify_key,
+    is_name,
+    is_same_document,
+    parse_cross_signing_key,
+)
+from ranvier.core.errors import BadKey, BadSignature, InvalidParam, InvalidSignature, MatrixError, NotFound
 from ranvier.core.identifiers import DeviceID, UserID
 from ranvier.core.signing import VerifyKey, parse_verify_key, verify_json
+from ranvier.io.clock import Clock
+from ranvier.services.devices.remote import (
+    DEFAULT_TIMEOUT_MS,
+    RemoteKeyServers,
+    ask_all,
+    group_by_server,
+)
 from ranvier.services.requester import Requester
 from ranvier.store.database import Conflict, Database, ReadTxn, WriteTxn
 from ranvier.store.tables.cross_signing import (
@@ -48,14 +61,17 @@ class _Known(msgspec.Struct, frozen=True):
     user_nids: Mapping[UserID, int]
     cross_signing: Mapping[int, Mapping[str, CrossSigningKey]]  # by user_nid and usage
     devices: Mapping[DeviceID, bytes]  # keys of the requester's devices, JSON
+    masters: Mapping[UserID, JsonObject] = {}  # of users of other servers
 
 
 class KeySignatures:
     """Takes signatures from users."""
 
-    def __init__(self, db: Database, interner: Interner) -> None:
+    def __init__(self, db: Database, interner: Interner, clock: Clock, remote: RemoteKeyServers) -> None:
         self._db = db
         self._interner = interner
+        self._clock = clock
+        self._remote = remote
 
     async def upload(self, requester: Requester, signed: SignedKeys) -> SignatureFailures:
         """Store the signatures that are right; why the others are not.
@@ -65,8 +81,9 @@ class KeySignatures:
         if sum(len(keys) for keys in signed.values()) > MAX_SIGNATURES:
             raise InvalidParam(f"At most {MAX_SIGNATURES} keys can be signed at once.")
         users = {requester.user_id, *signed}
+        masters = await self._fetch_masters(signed)
         for _ in range(ATTEMPTS):
-            known = await self._db.read(_read, self._interner, requester, users)
+            known = await self._db.read(_read, self._interner, requester, users, masters)
             # Between the transactions: signatures take long to check.
             signatures, failures = _check_all(requester, signed, known)
             if not signatures or await self._db.write(
@@ -75,14 +92,33 @@ class KeySignatures:
                 return failures
         raise Conflict("the keys that are signed change all the time")
 
+    async def _fetch_masters(self, signed: SignedKeys) -> dict[UserID, JsonObject]:
+        """The master keys of users of other servers; none of those that do not answer."""
+        groups = group_by_server(dict.fromkeys(signed, ()))
+        groups.pop(self._interner.own_server, None)
+        answers, _ = await ask_all(self._clock, DEFAULT_TIMEOUT_MS, groups, self._remote.query_keys)
+        return {
+            user_id: answer.master_keys[user_id]
+            for server, answer in answers.items()
+            for user_id in groups[server]
+            if user_id in answer.master_keys
+        }
 
-def _read(txn: ReadTxn, interner: Interner, requester: Requester, users: set[UserID]) -> _Known:
+
+def _read(
+    txn: ReadTxn,
+    interner: Interner,
+    requester: Requester,
+    users: set[UserID],
+    masters: Mapping[UserID, JsonObject],
+) -> _Known:
     nids = find_user_nids(txn, interner, users)
     devices = list_devices(txn, requester.user_nid)
     return _Known(
         nids,
         list_cross_signing_keys(txn, nids.values()),
         {device.device_id: device.keys for device in devices if device.keys is not None},
+        masters,
     )
 
 
@@ -95,7 +131,7 @@ def _store(  # the parts of one decision
     signatures: list[Signature],
 ) -> bool:
     """False, and nothing done, if the keys are not any more what was signed."""
-    if _read(txn, interner, requester, users) != known:
+    if _read(txn, interner, requester, users, known.masters) != known:
         return False
     insert_signatures(txn, requester.user_nid, signatures)
     return True
@@ -122,7 +158,7 @@ def _check(
     target = _target(requester, user_id, target_id, known)
     if target is None:
         raise NotFound("There is no such key, or it is not yours to sign.")
-    if not is_same_document(document, orjson.loads(target)):
+    if not is_same_document(document, target):
         raise InvalidSignature("This is not the key that is known here.")
     made = document.get("signatures")
     by_key = made.get(requester.user_id) if isinstance(made, dict) else None
@@ -141,13 +177,21 @@ def _check(
     return found
 
 
-def _target(requester: Requester, user_id: UserID, target_id: str, known: _Known) -> bytes | None:
-    """The key that is signed, as it is stored."""
+def _target(requester: Requester, user_id: UserID, target_id: str, known: _Known) -> JsonObject | None:
+    """The key that is signed, as it is known."""
     if user_id == requester.user_id and target_id in known.devices:
-        return known.devices[DeviceID(target_id)]
+        found: JsonObject = orjson.loads(known.devices[DeviceID(target_id)])
+        return found
     nid = known.user_nids.get(user_id)
-    master = None if nid is None else known.cross_signing[nid].get(MASTER)
-    return None if master is None or master.public_key != target_id else master.json
+    if nid is None:
+        return None
+    stored = known.cross_signing[nid].get(MASTER)
+    document = known.masters.get(user_id) if stored is None else orjson.loads(stored.json)
+    try:
+        master = None if document is None else parse_cross_signing_key(document, user_id, MASTER)
+    except BadKey:
+        return None
+    return None if master is None or master.public_key != target_id else master.document
 
 
 def _signers(

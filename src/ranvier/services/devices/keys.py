@@ -28,6 +28,7 @@ from ranvier.store.tables.cross_signing import (
     NOBODY_NID,
     SELF_SIGNING,
     USER_SIGNING,
+    Signature,
     list_cross_signing_keys,
     list_signatures,
 )
@@ -84,6 +85,9 @@ class Keys:
         )
         for server, answer in answers.items():
             _add_remote(found, unknown, server, answer)
+        if answers:
+            verified = await self._db.read(_read_verified, self._interner, list(unknown), requester)
+            _add_verified(found, requester.user_id, verified)
         return KeyAnswer(
             **{name: getattr(found, name) for name in found.__struct_fields__}, failures=failures
         )
@@ -202,8 +206,32 @@ def _add_remote(found: KeysFound, asked: Wanted, server: ServerName, answer: Rem
             (answer.self_signing_keys, found.self_signing_keys),
         ):
             key = told.get(user_id)
-            if key is not None and key.get("user_id") == user_id:
+            if key is not None and key.get("user_id") == user_id and isinstance(key.get("keys"), dict):
                 place[user_id] = _raw(key)
+
+
+def _read_verified(
+    txn: ReadTxn, interner: Interner, user_ids: Sequence[UserID], requester: Requester
+) -> dict[UserID, list[Signature]]:
+    """The signatures by which the requester verified users of other servers, who do not know of them."""
+    nids = find_user_nids(txn, interner, user_ids)
+    made: dict[int, list[Signature]] = {}
+    for one in list_signatures(txn, nids.values(), requester.user_nid):
+        if one.signer_user_nid == requester.user_nid:
+            made.setdefault(one.target_user_nid, []).append(one)
+    return {user_id: made[nid] for user_id, nid in nids.items() if nid in made}
+
+
+def _add_verified(found: KeysFound, signer: UserID, verified: Mapping[UserID, Sequence[Signature]]) -> None:
+    """Show the requester's signatures on the master keys that they are on."""
+    for user_id, signatures in verified.items():
+        key = found.master_keys.get(user_id)
+        if key is None:
+            continue
+        names = orjson.loads(bytes(key))["keys"]
+        on_it = {one.key_id: one.signature for one in signatures if f"ed25519:{one.target_id}" in names}
+        if on_it:
+            found.master_keys[user_id] = msgspec.Raw(show_key(bytes(key), {signer: on_it}))
 
 
 def _raw(value: JsonObject) -> msgspec.Raw:

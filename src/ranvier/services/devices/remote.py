@@ -13,6 +13,8 @@ from ranvier.io.ports import RemoteFault, TimedOut, Unreachable
 
 DEFAULT_TIMEOUT_MS: Final = 10_000
 MAX_TIMEOUT_MS: Final = 60_000
+AT_ONCE: Final = 50
+"""Servers that one request of a client has asked at a time; the others wait, within the same timeout."""
 
 V = TypeVar("V")
 A = TypeVar("A")
@@ -79,11 +81,14 @@ async def ask_all(
     groups: Mapping[ServerName, V],
     ask: Callable[[ServerName, V], Awaitable[A]],
 ) -> tuple[dict[ServerName, A], Failures]:
-    """Ask every server at the same time: their answers, and those who gave none in time."""
+    """Ask every server, many at the same time: their answers, and those who gave none in time."""
+
+    gate = asyncio.Semaphore(AT_ONCE)
+    deadline = clock.monotonic() + min(timeout_ms, MAX_TIMEOUT_MS) / 1000
 
     async def ask_one(server: ServerName, question: V) -> A | RemoteFault:
         try:
-            async with clock.timeout(min(timeout_ms, MAX_TIMEOUT_MS) / 1000):
+            async with gate, clock.timeout(deadline - clock.monotonic()):
                 return await ask(server, question)
         except TimeoutError:
             return TimedOut(f"{server}: no answer in {timeout_ms} ms")

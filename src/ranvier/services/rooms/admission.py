@@ -20,7 +20,7 @@ from ranvier.core.identifiers import EventID, StateKey
 from ranvier.core.limits import MAX_PREV_EVENTS
 from ranvier.services.rooms.checking import RoomRef
 from ranvier.services.rooms.deciding import Case, Decision, Decisions, decide, prepare
-from ranvier.services.rooms.live import LiveRoom, LiveRooms, pdu_of
+from ranvier.services.rooms.live import LiveRoom, pdu_of
 from ranvier.services.rooms.outliers import (
     Authorizers,
     Outliers,
@@ -28,6 +28,7 @@ from ranvier.services.rooms.outliers import (
     cited_by,
     read_authorizers,
 )
+from ranvier.services.rooms.policy_servers import PolicyServers
 from ranvier.services.rooms.writer import Item, Merge, RoomWriters
 from ranvier.store.database import Conflict, Database, Integrity, ReadTxn, WriteTxn
 from ranvier.store.tables import events, redactions
@@ -61,16 +62,16 @@ class Admission:
         db: Database,
         interner: Interner,
         nodes: NodeCache,
-        live: LiveRooms,
         writers: RoomWriters,
         outliers: Outliers,
+        policies: PolicyServers,
     ) -> None:
         self._db = db
         self._interner = interner
         self._nodes = nodes
-        self._live = live
         self._writers = writers
         self._outliers = outliers
+        self._policies = policies
 
     async def admit(self, case: Case) -> Reasons:
         """Append those events of the case that may be: `pdus` were checked, are not part of the room yet, and
@@ -80,6 +81,9 @@ class Admission:
         Raises: StoreFault.
         """
         reasons: Reasons = {}
+        refused = await self._policies.list_refused(case.room.room_id, case.room.version, case.pdus)
+        if refused:
+            case = msgspec.structs.replace(case, soft_failed=refused)
         waiting = list(case.pdus)
         while waiting:
             count = await self._admit_behind_head(case, waiting)
@@ -93,7 +97,7 @@ class Admission:
     async def _admit_behind_head(self, case: Case, pdus: Sequence[Pdu]) -> int:
         """Append the events at the beginning of `pdus` that follow the head one by one; how many they are."""
         first = pdus[0]
-        room = await self._live.find(case.room.room_id)
+        room = await self._writers.find_ready(case.room.room_id, ())
         if room is None or not _follows(room, first):
             return 0
         facts = await self._db.read(_read_facts, case.room, pdus)

@@ -22,6 +22,9 @@ from ranvier.store.tables.timeline import START_OF_TIMELINE
 MAX_PAGE: Final = 500
 """Events in one answer."""
 
+MAX_FILLS: Final = 5
+"""How often other servers are asked for one page: each time they give a hundred events or so."""
+
 
 class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Which part of a timeline is asked for. A place is a room_order: the point just behind that event."""
@@ -68,8 +71,10 @@ class History:
         """
         frame = Frame(self._clock.now_ms(), room_id)
         page, gap = await self._db.read(self._read_messages, requester, room_id, asked, frame)
-        if gap is not None and await self._fill_gap(*gap):
-            page, _ = await self._db.read(self._read_messages, requester, room_id, asked, frame)
+        for _ in range(MAX_FILLS):
+            if gap is None or not await self._fill_gap(*gap):
+                break
+            page, gap = await self._db.read(self._read_messages, requester, room_id, asked, frame)
         return page
 
     async def get_event(

@@ -14,6 +14,7 @@ from ranvier.core.canonical_json import JsonObject
 from ranvier.core.errors import BadIdentifier
 from ranvier.core.events.pdu import Pdu
 from ranvier.core.identifiers import EventID, RoomID, StateKey, UserID, parse_user_id
+from ranvier.core.limits import MAX_SAFE_INTEGER, MIN_SAFE_INTEGER
 from ranvier.core.room_versions import RoomVersion
 from ranvier.services.rooms.new_room import Founder, create_content, raise_tombstone_level, state_drafts
 from ranvier.services.rooms.timeline import Draft
@@ -77,7 +78,7 @@ def build_successor_drafts(
 
 def closed_power_levels(power: PowerLevels) -> JsonObject:
     """The power levels of a room that is not to be used any more: nobody speaks there but moderators."""
-    closed = max(50, power.single_level("users_default") + 1)
+    closed = max(50, _fit(power.single_level("users_default")) + 1)
     return {
         **power.content,
         "events_default": max(closed, power.single_level("events_default")),
@@ -108,7 +109,7 @@ def _power_levels(old: OldRoom, version: RoomVersion, creators: Collection[str])
     }
     for name in DEFAULT_LEVELS:
         if name in power.content:
-            content[name] = power.single_level(name)
+            content[name] = _fit(power.single_level(name))
     for name in ("events", "notifications"):
         if isinstance(levels := power.content.get(name), dict):
             content[name] = _levels(levels, old.version)
@@ -132,7 +133,12 @@ def _all_levels(power: PowerLevels) -> list[int]:
     """What the room's acts take: creators who stood above all levels are to reach every one of them."""
     events = power.content.get("events")
     named = _levels(events, power.version).values() if isinstance(events, dict) else ()
-    return [*named, *(power.single_level(name) for name in DEFAULT_LEVELS)]
+    return [*named, *(_fit(power.single_level(name)) for name in DEFAULT_LEVELS)]
+
+
+def _fit(level: int) -> int:
+    """Levels of old rooms may be larger than canonical JSON takes. One below the largest has one above it."""
+    return max(MIN_SAFE_INTEGER, min(level, MAX_SAFE_INTEGER - 1))
 
 
 def _is_user(user_id: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Final
 from ranvier.core.auth.power import PowerLevels
 from ranvier.core.auth.select import CREATE, POWER_LEVELS
 from ranvier.core.canonical_json import JsonObject
-from ranvier.core.errors import AuthRejected, Forbidden, InvalidRoomState, MatrixError, UserSuspended
+from ranvier.core.errors import AuthRejected, BadJson, Forbidden, InvalidRoomState, MatrixError, UserSuspended
 from ranvier.core.identifiers import RoomID, StateKey, UserID
 from ranvier.core.room_versions import RoomVersion, get_room_version
 from ranvier.services.requester import Requester
@@ -90,7 +90,7 @@ class Upgrading:
         if old.canonical_alias is not None:
             wished.append((CANONICAL_ALIAS, {}))
         for one in wished:
-            with suppress(AuthRejected, MatrixError):
+            with suppress(AuthRejected, BadJson, MatrixError):
                 await self._send(requester, old.room_id, [one])
 
     async def _carry_bans(self, requester: Requester, old: OldRoom, new_id: RoomID) -> None:
@@ -101,7 +101,7 @@ class Upgrading:
                 await self._send(
                     requester, new_id, [(("m.room.member", user_id), content) for user_id, content in batch]
                 )
-            except (AuthRejected, MatrixError):
+            except (AuthRejected, BadJson, MatrixError):
                 return  # the new room is there: without the bans that its power levels do not allow
 
     async def _send(

@@ -110,7 +110,9 @@ class RoomWriters:
         if queue.room is not room:
             # Its pending head has moved on to events that will not be appended.
             self._live.drop(room)
-            raise Conflict("the room is in memory twice")
+            if queue.task is not None:
+                await asyncio.wait({queue.task})
+            raise Conflict("the room was in memory twice")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue.waiting.append(_Request(items, done))
         room.queued_count += 1
@@ -125,6 +127,8 @@ class RoomWriters:
 
         Raises: Conflict when the room moved on from the revision of `merge`; what `merge` raises; StoreFault.
         """
+        # Nothing more is queued behind what is under way, which ends therefore.
+        self._live.forget(room.room_id)
         while (queue := self._queues.get(room.nid)) is not None and queue.task is not None:
             await asyncio.wait({queue.task})
         # RACE: no await between this and the queueing of the write, so nothing is appended in between.

@@ -132,7 +132,7 @@ def plan_next(
     full_state: bool,
 ) -> Plan:
     """What a client gets that knows what was at `since`; of joined rooms those in `rooms`, where something
-    changed. Cost: 1 query, one more for each room that the user left."""
+    changed. Cost: 1 query."""
     now = standing.position
     changes: dict[int, list[MembershipChange]] = {}
     for change in memberships.list_membership_changes(txn, user_nid, since, now):
@@ -145,7 +145,8 @@ def plan_next(
             new.append(Window(room_nid, None, now, True, is_cut_off=True))
         elif last.membership in (INVITE, KNOCK):
             pending.append(Pending(room_nid, last.event_nid, last.membership))
-        elif not _is_forgotten(txn, room_nid, user_nid):
+        else:
+            # Also when it was forgotten since: the client has to hear that the room is no longer joined.
             left.append(_left_window(several, since))
     return Plan(known, new, left, pending)
 
@@ -162,8 +163,3 @@ def _left_window(changes: Sequence[MembershipChange], since: int) -> Window:
 
 def _was_joined(changes: Sequence[MembershipChange]) -> bool:
     return any(JOIN in (change.membership, change.previous) for change in changes)
-
-
-def _is_forgotten(txn: ReadTxn, room_nid: int, user_nid: int) -> bool:
-    now = memberships.find_membership(txn, room_nid, user_nid)
-    return now is not None and now.is_forgotten

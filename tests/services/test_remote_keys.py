@@ -1,0 +1,127 @@
+"""Other servers are asked for keys: each for its own users, and one that is silent holds up nobody."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ranvier.core.identifiers import DeviceID, ServerName, UserID
+from ranvier.io.clock import VirtualClock
+from ranvier.io.ports import Unreachable
+from ranvier.services.devices.claims import KeyClaims
+from ranvier.services.devices.keys import Keys
+from ranvier.services.devices.remote import AT_ONCE, ClaimedRemotely, RemoteKeys
+from ranvier.services.requester import Requester
+from ranvier.store.connect import open_database
+from ranvier.store.database import Database
+from ranvier.store.tables.interned import Interner
+
+ALICE = Requester(user_id=UserID("@alice:here"), user_nid=1, device_id=None)
+BOB, EVE = UserID("@bob:two"), UserID("@eve:three")
+
+
+def keys_of(user_id, device_id="D"):
+    return {"user_id": user_id, "device_id": device_id, "keys": {}}
+
+
+class Servers:
+    """The others, as a test wants them."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.at_once = 0
+        self.answers: dict[str, object] = {}
+        self.is_silent = asyncio.Event()
+
+    async def query_keys(self, server, wanted):
+        return await self._answer(server)
+
+    async def claim_keys(self, server, claims):
+        return await self._answer(server)
+
+    async def _answer(self, server):
+        self.asked += 1
+        self.at_once = max(self.at_once, self.asked)
+        await asyncio.sleep(0)
+        self.asked -= 1
+        answer = self.answers.get(server)
+        if answer == "silence":
+            self.is_silent.set()
+            await asyncio.get_running_loop().create_future()
+        if answer is None:
+            raise Unreachable(server)
+        return answer
+
+
+@pytest.fixture
+async def db(tmp_path: Path) -> AsyncIterator[Database]:
+    database = await open_database(f"sqlite:{tmp_path / 'ranvier.db'}")
+    yield database
+    await database.close()
+
+
+async def test_a_server_answers_for_its_own_users_and_for_what_was_asked(db):
+    servers, clock = Servers(), VirtualClock()
+    servers.answers["two"] = RemoteKeys(
+        device_keys={
+            BOB: {"D": keys_of(BOB), "E": keys_of(BOB, "E"), "F": keys_of(BOB, "not F")},
+            EVE: {"D": keys_of(EVE)},
+            "@alice:here": {"D": keys_of("@alice:here")},
+        },
+        master_keys={
+            BOB: {"user_id": BOB, "usage": ["master"], "keys": {}},
+            EVE: {"user_id": EVE, "keys": {}},
+        },
+        self_signing_keys={BOB: {"user_id": EVE}},
+    )
+    keys = Keys(db, Interner(ServerName("here")), clock, servers)
+    found = await keys.query(ALICE, {BOB: [], EVE: [], ALICE.user_id: []}, 1000)
+    assert found.device_keys.keys() == {BOB, ALICE.user_id}
+    assert found.device_keys[BOB].keys() == {"D", "E"}
+    assert found.device_keys[ALICE.user_id] == {}
+    assert found.master_keys.keys() == {BOB}
+    assert found.self_signing_keys == {}
+    assert found.failures.keys() == {"three"}
+    found = await keys.query(ALICE, {BOB: [DeviceID("E")]}, 1000)
+    assert found.device_keys[BOB].keys() == {"E"}
+    assert msgspec.json.decode(found.device_keys[BOB]["E"]) == keys_of(BOB, "E")
+
+
+async def test_a_claim_gives_keys_of_the_algorithm_and_device_that_were_asked_for(db):
+    servers, clock = Servers(), VirtualClock()
+    servers.answers["two"] = ClaimedRemotely(
+        {
+            BOB: {"D": {"a:1": "right", "b:1": "wrong"}, "OTHER": {"a:1": "wrong"}},
+            EVE: {"D": {"a:1": "wrong"}},
+            "no user": {},
+        }
+    )
+    claims = KeyClaims(db, Interner(ServerName("here")), clock, servers)
+    answer = await claims.claim({BOB: {DeviceID("D"): "a"}, EVE: {DeviceID("D"): "a"}}, 1000)
+    assert answer.one_time_keys == {BOB: {"D": {"a:1": "right"}}}
+    assert answer.failures.keys() == {"three"}
+
+
+async def test_who_is_silent_is_a_failure_in_time(db):
+    servers, clock = Servers(), VirtualClock()
+    servers.answers = {"two": "silence", "three": RemoteKeys({EVE: {"D": keys_of(EVE)}})}
+    keys = Keys(db, Interner(ServerName("here")), clock, servers)
+    asking = asyncio.create_task(keys.query(ALICE, {BOB: [], EVE: []}, 5000))
+    await servers.is_silent.wait()
+    await clock.advance(4.9)
+    assert not asking.done()
+    await clock.advance(0.2)
+    found = await asking
+    assert found.failures.keys() == {"two"}
+    assert found.device_keys.keys() == {EVE}
+
+
+async def test_not_all_servers_are_asked_at_once(db):
+    servers, clock = Servers(), VirtualClock()
+    keys = Keys(db, Interner(ServerName("here")), clock, servers)
+    wanted = {UserID(f"@u:server{number}"): [] for number in range(3 * AT_ONCE)}
+    found = await keys.query(ALICE, wanted, 1000)
+    assert len(found.failures) == 3 * AT_ONCE
+    assert servers.at_once == AT_ONCE
