@@ -56,7 +56,9 @@ async def test_two_people_chat_through_the_js_sdk(node: str, server: ServerProce
             server.stop()
             server.start()
             output, errors = await script.communicate(b"go\n")
-        assert output.endswith(b"DONE\n"), b"".join([*said, output, errors]).decode()[-6000:] + server.log()[-2000:]
+        assert output.endswith(b"DONE\n"), (
+            b"".join([*said, output, errors]).decode()[-6000:] + server.log()[-2000:]
+        )
     finally:
         if script.returncode is None:
             script.kill()

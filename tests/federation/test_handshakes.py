@@ -216,6 +216,27 @@ async def test_invites_that_are_refused(network: Network, server: Homeserver, al
     assert (await send_invite(peer, server, invite, shown, "12")).errcode == "M_INVITE_BLOCKED"
 
 
+async def test_spaces(network: Network, server: Homeserver, alice: User) -> None:
+    """A server is shown what its users could enter, and told of the rest that it is there."""
+    peer = Peer(network)
+    hall, den = await create(alice, name="Hall"), await create(alice, preset="private_chat", name="Den")
+    children = [
+        {"type": "m.space.child", "state_key": room_id, "content": {"via": ["one.test"]}}
+        for room_id in (hall, den)
+    ]
+    space = await create(alice, creation_content={"type": "m.space"}, initial_state=children)
+    path = f"{FED}/v1/hierarchy/{segment(space)}"
+    answer = await peer.request(server, "GET", path)
+    assert answer.status == 200, answer.body
+    assert {child["state_key"] for child in answer.json["room"]["children_state"]} == {hall, den}
+    assert [child["name"] for child in answer.json["children"]] == ["Hall"]
+    assert answer.json["inaccessible_children"] == [den]
+    suggested = await peer.request(server, "GET", f"{path}?suggested_only=true")
+    assert suggested.json["children"] == []
+    hidden = await peer.request(server, "GET", f"{FED}/v1/hierarchy/{segment(den)}")
+    assert hidden.errcode == "M_NOT_FOUND"
+
+
 async def test_queries_answer_for_this_server_only(network: Network, server: Homeserver, alice: User) -> None:
     await create(alice, room_alias_name="hall", visibility="public", name="Hall")
     await alice.put(f"/_matrix/client/v3/profile/{segment(alice.user_id)}/displayname", {"displayname": "A"})

@@ -441,3 +441,37 @@ async def test_local_and_remote_users_do_not_keep_each_other_from_talking(scene:
 async def _talk(scene: Scene, sender: int) -> None:
     for number in range(20):
         await scene.say(f"{sender}-{number}")
+
+
+async def test_an_invite_that_is_taken_back_is_gone(network: Network) -> None:
+    one, two = await network.server("one"), await network.server("two")
+    alice, bob = await one.register("alice"), await two.register("bob")
+    room_id = (await alice.post(f"{C}/createRoom", {"preset": "private_chat"})).json["room_id"]
+    invited = await alice.post(f"{C}/rooms/{room_id}/invite", {"user_id": "@bob:two.test"})
+    assert invited.status == 200, invited.body
+    sync = (await bob.get(f"{C}/sync")).json
+    assert room_id in sync["rooms"]["invite"]
+    # Another server in the room, which may be lying, does not take it back.
+    peer = Peer(network)
+    room = await peer.copy(one, room_id)
+    invite = next(pdu for pdu in room.pdus.values() if pdu.state_key == "@bob:two.test")
+    lie = peer.event(
+        room,
+        peer.user("mallory"),
+        "m.room.member",
+        {"membership": "leave"},
+        prev=[invite],
+        state_key="@bob:two.test",
+        auth=[invite],
+    )
+    assert "error" in (await peer.send(two, [lie])).json["pdus"].get(lie.event_id, {"error": ""})
+    assert room_id in (await bob.get(f"{C}/sync")).json["rooms"]["invite"]
+    kicked = await alice.post(f"{C}/rooms/{room_id}/kick", {"user_id": "@bob:two.test"})
+    assert kicked.status == 200, kicked.body
+    since = sync["next_batch"]
+    for _ in range(20):
+        sync = (await bob.get(f"{C}/sync", since=since, timeout=1000)).json
+        since = sync["next_batch"]
+        if room_id in sync.get("rooms", {}).get("leave", {}):
+            return
+    raise AssertionError("nobody told bob")

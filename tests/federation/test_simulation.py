@@ -39,11 +39,11 @@ async def _room(network: Network, version: str) -> tuple[str, list[Homeserver], 
         joined = await user.post(f"{C}/join/{segment(room_id)}?server_name=one.test", {})
         assert joined.status == 200, joined.body
     # A join that meets a change of the join rules may be undone everywhere but on its own server.
-    for _ in range(200):
+    for _ in range(500):
         if await _agree(servers, room_id):
-            break
+            return room_id, servers, users
         await asyncio.sleep(0.02)
-    return room_id, servers, users
+    raise AssertionError("the joins did not reach everybody")
 
 
 def _read(txn: ReadTxn, server: Homeserver, room_id: str) -> tuple[dict[str, str], set[str]]:
@@ -70,7 +70,7 @@ async def _views(servers: list[Homeserver], room_id: str) -> list[Any]:
 async def _act(rng: random.Random, user: Any, room_id: str, number: int, version: str) -> None:
     """One thing that a user does; what the room does not allow at the moment is refused, and that is all."""
     path = f"{C}/rooms/{segment(room_id)}"
-    match rng.randrange(6):
+    match rng.randrange(5):
         case 2:
             levels = {
                 "state_default": 0,
@@ -80,9 +80,6 @@ async def _act(rng: random.Random, user: Any, room_id: str, number: int, version
             if version == "12":
                 del levels["users"]["@user:one.test"]
             answer = await user.put(f"{path}/state/m.room.power_levels/", levels)
-        case 3:
-            rule = rng.choice(("public", "invite"))
-            answer = await user.put(f"{path}/state/m.room.join_rules/", {"join_rule": rule})
         case 0:
             answer = await user.put(f"{path}/state/m.room.topic/", {"topic": f"{number}"})
         case 1:

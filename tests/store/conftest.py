@@ -6,6 +6,7 @@ so.
 """
 
 import os
+import secrets
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -50,7 +51,7 @@ def postgres_server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def postgres_database(postgres_server: str) -> Iterator["PostgresDatabase"]:
-    name = f"test_{os.getpid()}"
+    name = f"test_{os.getpid()}_{secrets.token_hex(4)}"
     url = urlsplit(postgres_server)._replace(path=f"/{name}").geturl()
     with psycopg.connect(postgres_server, autocommit=True) as conn:
         conn.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")

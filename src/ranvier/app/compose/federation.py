@@ -21,9 +21,15 @@ from ranvier.services.devices.to_device import ToDevice
 from ranvier.services.ephemeral.typing import Typing as LocalTyping
 from ranvier.services.federation.edus import DeviceEdus, PresenceEdus, RoomEdus
 from ranvier.services.federation.gate import Gate
-from ranvier.services.federation.inbound import EduHandlers, Inbound, TransactionSweeper
+from ranvier.services.federation.inbound import (
+    EduHandlers,
+    Inbound,
+    TransactionAnswers,
+    TransactionSweeper,
+)
 from ranvier.services.federation.own_keys import Notary, OwnKeys
 from ranvier.services.federation.room_queues import RoomQueues
+from ranvier.services.federation.withdrawals import Withdrawals
 from ranvier.services.remote.finder import Finder
 from ranvier.services.remote.keyring import Keyring
 from ranvier.services.remote.requests import Requests
@@ -33,6 +39,7 @@ from ranvier.services.rooms.admission import Admission
 from ranvier.services.rooms.backfilling import Backfilling
 from ranvier.services.rooms.checking import Checking
 from ranvier.services.rooms.claimed_state import ClaimedStates
+from ranvier.services.rooms.elsewhere import Elsewhere
 from ranvier.services.rooms.missing import Missing
 from ranvier.services.rooms.outliers import Outliers
 from ranvier.services.rooms.past import Past
@@ -96,7 +103,11 @@ def compose_federation(
     own_keys = OwnKeys(server, ports.signing_keys, clock)
     notary = Notary(server, ports.signing_keys[0], own_keys, remote.keyring)
     gate = Gate(interner)
-    inbound = Inbound(db, interner, clock, gate, intake.queues, _edu_handlers(foundation, gate, typing))
+    answers = TransactionAnswers(db, interner, clock)
+    elsewhere = Elsewhere(db, interner, foundation.nodes, foundation.live, clock)
+    withdrawals = Withdrawals(server, elsewhere, intake.checking)
+    handlers = _edu_handlers(foundation, gate, typing)
+    inbound = Inbound(db, answers, gate, intake.queues, withdrawals, handlers)
     return Composed(
         endpoints=[Keys(own_keys, notary, clock), Version(), Transactions(inbound)],
         workers=[TransactionSweeper(db, clock)],

@@ -7,6 +7,7 @@ from ranvier.app.compose.federation import Intake, Remote
 from ranvier.app.compose.foundation import Composed, Foundation
 from ranvier.http.federation.backfill import Backfill
 from ranvier.http.federation.events import Events
+from ranvier.http.federation.hierarchy import SpacesOfThisServer
 from ranvier.http.federation.invites import Invites
 from ranvier.http.federation.joins import Joins
 from ranvier.http.federation.knocks import Knocks
@@ -30,6 +31,7 @@ from ranvier.services.federation.passing import PassingReader
 from ranvier.services.federation.relaying import Relaying
 from ranvier.services.federation.serving import Serving
 from ranvier.services.federation.sight import ServerSights
+from ranvier.services.federation.spaces import Spaces
 from ranvier.services.flows.handshake import Handshake
 from ranvier.services.flows.remote_inviting import RemoteInviting
 from ranvier.services.flows.remote_joining import RemoteJoining, RoomStore
@@ -94,6 +96,7 @@ def compose_remote_rooms(
             Knocks(offers, admissions),
             Invites(Invitations(db, interner, elsewhere, intake.checking, doorkeeper)),
             Queries(server, aliases, Profiles(server, db, clock, fetch_profile)),
+            SpacesOfThisServer(Spaces(db, interner)),
             PublicRoomsOfThisServer(PublicRooms(db, interner, directories.list_rooms)),
             UserKeys(KeysForServers(db, interner, claims)),
         ],

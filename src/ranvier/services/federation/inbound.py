@@ -15,6 +15,7 @@ from ranvier.core.errors import (
     BadJsonValue,
     LimitExceeded,
     MatrixError,
+    NotFound,
     ProtocolFault,
     ServerFault,
 )
@@ -28,6 +29,7 @@ from ranvier.core.room_versions import get_room_version
 from ranvier.io.clock import Clock
 from ranvier.services.federation.gate import Gate
 from ranvier.services.federation.room_queues import RoomQueues
+from ranvier.services.federation.withdrawals import Withdrawals
 from ranvier.services.remote.flights import Flights
 from ranvier.services.rooms.admission import Reasons
 from ranvier.services.rooms.checking import RoomRef
@@ -58,7 +60,31 @@ class _Sorted(msgspec.Struct, frozen=True):
     """The events of a transaction by room, and the reasons of those that go to none."""
 
     by_room: Mapping[RoomRef, Sequence[JsonObject]]
+    elsewhere: Mapping[RoomID, Sequence[JsonObject]]
     refused: Reasons
+
+
+class TransactionAnswers:
+    """What was answered to transactions, for servers that did not get the answer."""
+
+    def __init__(self, db: Database, interner: Interner, clock: Clock) -> None:
+        self._db = db
+        self._interner = interner
+        self._clock = clock
+
+    async def find(self, origin: ServerName, txn_id: str) -> bytes | None:
+        return await self._db.read(self._find, origin, txn_id)
+
+    async def keep(self, origin: ServerName, txn_id: str, answer: bytes) -> None:
+        await self._db.write(self._store, origin, txn_id, answer)
+
+    def _find(self, txn: ReadTxn, origin: ServerName, txn_id: str) -> bytes | None:
+        nid = find_server_nids(txn, self._interner, (origin,)).get(origin)
+        return None if nid is None else received_transactions.find_received(txn, nid, txn_id)
+
+    def _store(self, txn: WriteTxn, origin: ServerName, txn_id: str, answer: bytes) -> None:
+        nid = intern_servers(txn, self._interner, (origin,))[origin]
+        received_transactions.insert_received(txn, nid, txn_id, answer, self._clock.now_ms())
 
 
 class Inbound:
@@ -67,17 +93,17 @@ class Inbound:
     def __init__(
         self,
         db: Database,
-        interner: Interner,
-        clock: Clock,
+        answers: TransactionAnswers,
         gate: Gate,
         queues: RoomQueues,
+        withdrawals: Withdrawals,
         handlers: EduHandlers,
     ) -> None:
         self._db = db
-        self._interner = interner
-        self._clock = clock
+        self._answers = answers
         self._gate = gate
         self._queues = queues
+        self._withdrawals = withdrawals
         self._handlers = handlers
         self._flights: Flights[_TransactionKey, bytes] = Flights()
         self._under_way: dict[ServerName, set[str]] = {}
@@ -103,14 +129,14 @@ class Inbound:
         transaction = parse_transaction(body)
         if transaction.origin != origin:
             raise BadJsonValue("The transaction is not of the server that signed the request.")
-        answered = await self._db.read(self._find_answer, origin, txn_id)
+        answered = await self._answers.find(origin, txn_id)
         if answered is not None:
             return answered
         reasons, _ = await asyncio.gather(
             self._take_pdus(origin, transaction), self._take_edus(origin, transaction)
         )
         answer = build_results(reasons)
-        await self._db.write(self._store_answer, origin, txn_id, answer)
+        await self._answers.keep(origin, txn_id, answer)
         return answer
 
     async def _take_pdus(self, origin: ServerName, transaction: Transaction) -> Reasons:
@@ -123,6 +149,8 @@ class Inbound:
             return_exceptions=True,
         )
         reasons = dict(sorted_events.refused)
+        for room_id, sent in sorted_events.elsewhere.items():
+            reasons |= await self._withdrawals.take(room_id, sent)
         faults: list[BaseException] = []
         for one in taken:
             if isinstance(one, BaseException):
@@ -161,22 +189,18 @@ class Inbound:
             if room_id is not None:
                 by_room_id.setdefault(room_id, []).append(event)
         by_room: dict[RoomRef, Sequence[JsonObject]] = {}
+        elsewhere: dict[RoomID, Sequence[JsonObject]] = {}
         refused: Reasons = {}
         for room_id, sent in by_room_id.items():
             try:
                 room = self._gate.approach(txn, origin, room_id)
                 by_room[RoomRef(room.room_nid, room_id, get_room_version(room.version))] = sent
+            except NotFound as error:
+                elsewhere[room_id] = sent
+                refused |= dict.fromkeys(_list_ids(txn, room_id, sent), error.message)
             except MatrixError as error:
                 refused |= dict.fromkeys(_list_ids(txn, room_id, sent), error.message)
-        return _Sorted(by_room, refused)
-
-    def _find_answer(self, txn: ReadTxn, origin: ServerName, txn_id: str) -> bytes | None:
-        nid = find_server_nids(txn, self._interner, (origin,)).get(origin)
-        return None if nid is None else received_transactions.find_received(txn, nid, txn_id)
-
-    def _store_answer(self, txn: WriteTxn, origin: ServerName, txn_id: str, answer: bytes) -> None:
-        nid = intern_servers(txn, self._interner, (origin,))[origin]
-        received_transactions.insert_received(txn, nid, txn_id, answer, self._clock.now_ms())
+        return _Sorted(by_room, elsewhere, refused)
 
 
 class TransactionSweeper:

@@ -92,7 +92,7 @@ def _read_page(
         if len(page) == wish.limit:
             token = encode_list_token(int(wish.suggested_only), wish.max_depth, count)
             return TreePage(page, token)
-        page.append(_tree_room(txn, interner, known, children))
+        page.append(tree_room(txn, interner, known.room, known.summary, children))
     return TreePage(page)
 
 
@@ -119,7 +119,12 @@ class _Walk:
             if room_id in seen or room_id not in known:
                 continue
             seen.add(room_id)
-            children = self._children(known[room_id])
+            children = list_children(
+                self._txn,
+                known[room_id].room,
+                known[room_id].summary,
+                suggested_only=self._suggested_only,
+            )
             yield known[room_id], children
             if depth < max_depth:
                 child_ids = [RoomID(child.slot[1]) for child in children]
@@ -140,18 +145,16 @@ class _Walk:
                 visible[room.room_id] = _Known(room, summary)
         return visible
 
-    def _children(self, known: _Known) -> Sequence[Pdu]:
-        """The m.space.child events that hold, in the order in which children are shown."""
-        if known.summary.room_type != _SPACE:
-            return ()
-        nids = state.list_slots_of_type(self._txn, known.room.room_nid, _CHILD).values()
-        version = get_room_version(known.room.version)
-        pdus = [
-            pdu_of(record, known.room.room_id, version)
-            for record in events.list_events(self._txn, nids).values()
-        ]
-        held = [pdu for pdu in pdus if _holds(pdu.content, suggested_only=self._suggested_only)]
-        return sorted(held, key=_order)[:MAX_CHILDREN]
+
+def list_children(txn: ReadTxn, room: Room, summary: RoomSummary, *, suggested_only: bool) -> Sequence[Pdu]:
+    """The m.space.child events that hold, in the order in which children are shown; none if it is no space."""
+    if summary.room_type != _SPACE:
+        return ()
+    nids = state.list_slots_of_type(txn, room.room_nid, _CHILD).values()
+    version = get_room_version(room.version)
+    pdus = [pdu_of(record, room.room_id, version) for record in events.list_events(txn, nids).values()]
+    held = [pdu for pdu in pdus if _holds(pdu.content, suggested_only=suggested_only)]
+    return sorted(held, key=_order)[:MAX_CHILDREN]
 
 
 def _holds(content: dict[str, Any], *, suggested_only: bool) -> bool:
@@ -178,11 +181,13 @@ def _order(child: Pdu) -> tuple[bool, str, int, str]:
     )
 
 
-def _tree_room(txn: ReadTxn, interner: Interner, known: _Known, children: Sequence[Pdu]) -> TreeRoom:
-    allowed = list_allowed_rooms_of(txn, interner, known.room, known.summary)
-    summary = build_summary(known.room, known.summary, allowed)
+def tree_room(
+    txn: ReadTxn, interner: Interner, room: Room, summary: RoomSummary, children: Sequence[Pdu]
+) -> TreeRoom:
+    allowed = list_allowed_rooms_of(txn, interner, room, summary)
     return TreeRoom(
-        **msgspec.structs.asdict(summary), children_state=[_stripped(child) for child in children]
+        **msgspec.structs.asdict(build_summary(room, summary, allowed)),
+        children_state=[_stripped(child) for child in children],
     )
 
 

@@ -126,7 +126,11 @@ def _power_levels(old: OldRoom, version: RoomVersion, creators: Collection[str])
 
 
 def _levels(levels: JsonObject, version: RoomVersion) -> dict[str, int]:
-    return {key: level for key, value in levels.items() if (level := parse_level(value, version)) is not None}
+    return {
+        key: _fit(level)
+        for key, value in levels.items()
+        if (level := parse_level(value, version)) is not None
+    }
 
 
 def _all_levels(power: PowerLevels) -> list[int]:
