@@ -13,7 +13,15 @@ from ranvier.core.events.format import check_field, check_format, check_size, ma
 from ranvier.core.room_versions import V1, V2, V3, V5, V6, V11, V12, RoomVersion
 from tests.unit.event_samples import HASH_A, HASH_B, VERSIONS, build, create_room, damaged_events
 
-_GONE = object()
+
+class _Gone:
+    """Stands for a key that is taken out; its name is the same in every process of tests."""
+
+    def __repr__(self) -> str:
+        return "gone"
+
+
+_GONE = _Gone()
 
 
 def _event(version: RoomVersion, changes: dict[str, Any] | None = None) -> JsonObject:
