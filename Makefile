@@ -16,10 +16,16 @@ env: .venv/ready ## Build .venv with everything that tests and benchmarks need
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# The live peer of benchmarks and federation tests has an environment of its own.
+.venv-synapse/ready: requirements/synapse.lock
+	$(PYTHON) -m venv .venv-synapse
+	.venv-synapse/bin/pip install --quiet --require-hashes -r requirements/synapse.lock
+	@touch $@
+
 run: env         ## Start a homeserver on http://localhost:8008 with its data in ./data
 	@RANVIER__REGISTRATION__MODE=open $(BIN)/ranvier serve --server-name localhost --data-dir data --bind 127.0.0.1:8008
 
-test: env        ## The whole default test suite
+test: env .venv-synapse/ready ## The whole default test suite
 	@scripts/with-postgres true # installs it where it is missing; each process of tests starts one of its own
 	@$(BIN)/pytest --numprocesses auto --dist worksteal $(ARGS)
 
@@ -32,7 +38,7 @@ lint: env        ## ruff, mypy strict, import rules
 format: env      ## Let ruff mend what it can
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-bench: env       ## The benchmarks; prints a table
+bench: env .venv-synapse/ready ## The benchmarks; prints a table
 	@scripts/with-postgres $(BIN)/python -m bench $(ARGS)
 
 conformance: env ## Complement against this checkout, without Docker (needs Go)

@@ -100,7 +100,7 @@ def _ranvier(directory: Path, port: int) -> list[str]:
 def _synapse(directory: Path, port: int) -> list[str]:
     python = SYNAPSE_ENVIRONMENT / "bin" / "python"
     if not python.exists():
-        _install_synapse()
+        raise RuntimeError("Synapse is not installed: `make bench` does that")
     config = directory / "homeserver.yaml"
     subprocess.run(
         [
@@ -135,14 +135,6 @@ log_config: {directory}/log.yaml
         *(str(python), "-m", "synapse.app.homeserver"),
         *(f"--config-path={config}", f"--config-path={directory / 'bench.yaml'}"),
     ]
-
-
-def _install_synapse() -> None:
-    print("installing Synapse for comparison (once)", file=sys.stderr)
-    subprocess.run([sys.executable, "-m", "venv", str(SYNAPSE_ENVIRONMENT)], check=True)
-    lock = ROOT / "requirements" / "synapse.lock"
-    pip = SYNAPSE_ENVIRONMENT / "bin" / "pip"
-    subprocess.run([str(pip), "install", "--quiet", "--require-hashes", "-r", str(lock)], check=True)
 
 
 async def _wait_for_answer(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
