@@ -8,7 +8,8 @@ from ranvier.http.metrics import MetricsEndpoint
 from ranvier.http.well_known import WellKnown
 from ranvier.store.probe import probe
 
-# A version stands here when every operation of it works (docs/endpoints.md).
+# What clients must see to speak with a server at all. More than is true: media and application services of these
+# versions are not served yet (docs/endpoints.md), so a client finds 404 there.
 VERSIONS = ("v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12")
 
 

@@ -14,7 +14,7 @@ class VersionsAnswer(msgspec.Struct, frozen=True):
 
 
 class Versions:
-    """A version is listed only when all of it works; a feature only when it does."""
+    """What was handed in, told to everybody; who composes it answers for its truth."""
 
     def __init__(self, versions: Sequence[str], unstable_features: Mapping[str, bool]) -> None:
         self._answer = VersionsAnswer(versions, unstable_features)
