@@ -19,7 +19,7 @@ from ranvier.core.events.pdu import Pdu
 from ranvier.core.identifiers import EventID, RoomID, StateKey, UserID
 from ranvier.core.room_versions import V11, V12, RoomVersion
 from ranvier.core.state_map import EMPTY, Node
-from ranvier.core.state_resolution import AuthNode, resolve
+from ranvier.core.state_resolution import resolve
 from ranvier.core.state_resolution.in_memory import InMemoryGraph
 
 T = TypeVar("T")
@@ -58,26 +58,17 @@ class MapFigures(msgspec.Struct, frozen=True):
     """Of a room with so many members. In a database a node also costs 16 bytes of hash and its row and index
     overhead, about 60 bytes in all."""
 
-    members: int
-    build_ms: float
-    bytes_of_build: int
     bytes_per_change: float
-    nodes_per_change: float
     update_us: float
     get_us: float
-    get_many_us: float  # a hundred keys
-    difference_us: float  # of two maps that differ in ten keys
 
 
 class ForkFigures(msgspec.Struct, frozen=True):
     version: str
     entries: int
     fork_events: int
-    conflicted_slots: int
     difference_ms: float
     resolve_ms: float
-    update_ms: float
-    queries: int
 
 
 def measure_map(members: int, changes: int = 300) -> MapFigures:
@@ -86,51 +77,26 @@ def measure_map(members: int, changes: int = 300) -> MapFigures:
     keys = rng.sample(range(_SLOT_RANGE), members)
     entries = {key: _FIRST_EVENT + rng.randrange(10**8) for key in keys}
     nodes = Nodes()
-    build_s, root = _time(lambda: state_map.update(nodes, EMPTY, entries))
-    bytes_of_build, nodes_of_build = nodes.stored_bytes, len(nodes.nodes)
+    root = state_map.update(nodes, EMPTY, entries)
+    bytes_of_build = nodes.stored_bytes
 
     updates = [{rng.choice(keys): _FIRST_EVENT + 10**8 + index} for index in range(changes)]
     started = time.perf_counter()
     for change in updates:
         root = state_map.update(nodes, root, change)
     update_s = (time.perf_counter() - started) / changes
-    bytes_of_changes, nodes_of_changes = nodes.stored_bytes, len(nodes.nodes)
+    bytes_of_changes = nodes.stored_bytes
 
     hundred = rng.sample(keys, min(100, members))
-    fork = state_map.update(nodes, root, dict.fromkeys(rng.sample(keys, 10), 7))
     started = time.perf_counter()
     for key in hundred:
         state_map.get(nodes, root, key)
     get_s = (time.perf_counter() - started) / len(hundred)
     return MapFigures(
-        members=members,
-        build_ms=build_s * 1e3,
-        bytes_of_build=bytes_of_build,
         bytes_per_change=(bytes_of_changes - bytes_of_build) / changes,
-        nodes_per_change=(nodes_of_changes - nodes_of_build) / changes,
         update_us=update_s * 1e6,
         get_us=get_s * 1e6,
-        get_many_us=_time(lambda: state_map.get_many(nodes, root, hundred))[0] * 1e6,
-        difference_us=_time(lambda: state_map.difference(nodes, [root, fork]))[0] * 1e6,
     )
-
-
-class CountingGraph(InMemoryGraph):
-    """Counts what would be queries."""
-
-    queries = 0
-
-    def auth_nodes(self, nids: Collection[int]) -> Mapping[int, AuthNode]:
-        self.queries += 1
-        return super().auth_nodes(nids)
-
-    def citing(self, before: Mapping[int, int], limit: int) -> Mapping[int, Sequence[int]]:
-        self.queries += 1
-        return super().citing(before, limit)
-
-    def events(self, nids: Collection[int]) -> Mapping[int, Pdu]:
-        self.queries += 1
-        return super().events(nids)
 
 
 class Room:
@@ -138,7 +104,7 @@ class Room:
 
     def __init__(self, version: RoomVersion, members: int) -> None:
         self.version = version
-        self.graph = CountingGraph()
+        self.graph = InMemoryGraph()
         self.nodes = Nodes()
         self.current: dict[StateKey, EventID] = {}
         self.sent: dict[int, int] = {}  # slot -> event, since the last `commit`
@@ -240,20 +206,15 @@ def measure_membership_fork(version: RoomVersion, events: int = 1_000, members: 
 
 
 def _measure_fork(room: Room, roots: list[int], events: int) -> ForkFigures:
-    room.graph.queries = 0
     difference_s, conflict = _time(lambda: state_map.difference(room.nodes, roots))
     state = partial(state_map.get_many, room.nodes, roots[0])
-    resolve_s, changes = _time(lambda: resolve(conflict, state, room.version, room.graph))
-    update_s, _ = _time(lambda: state_map.update(room.nodes, roots[0], changes))
+    resolve_s, _ = _time(lambda: resolve(conflict, state, room.version, room.graph))
     return ForkFigures(
         version=room.version.name,
         entries=len(room.current),
         fork_events=events,
-        conflicted_slots=len(conflict),
         difference_ms=difference_s * 1e3,
         resolve_ms=resolve_s * 1e3,
-        update_ms=update_s * 1e3,
-        queries=room.graph.queries,
     )
 
 
