@@ -14,6 +14,7 @@ env: .venv/ready ## Build .venv with everything that tests and benchmarks need
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --require-hashes -r requirements/dev.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q src # so that the first start is as quick as the next, also where none may be written
 	@touch $@
 
 # The live peer of benchmarks and federation tests has an environment of its own.

@@ -63,7 +63,11 @@ async def running(name: Name, port: int) -> AsyncIterator[Peer]:
     with (directory / "log").open("wb") as log:
         started = time.perf_counter()
         process = subprocess.Popen(  # noqa: ASYNC220 - it does not block: the server starts by itself
-            ["taskset", "-c", str(SERVER_CORE), *command], stdout=log, stderr=log, cwd=directory
+            ["taskset", "-c", str(SERVER_CORE), *command],
+            stdout=log,
+            stderr=log,
+            cwd=directory,
+            env=_environment(),
         )
     try:
         await _wait_for_answer(process, port, directory / "log")
@@ -72,6 +76,11 @@ async def running(name: Name, port: int) -> AsyncIterator[Peer]:
         process.send_signal(signal.SIGTERM)
         await asyncio.to_thread(process.wait, 20)
         shutil.rmtree(directory)
+
+
+def _environment() -> dict[str, str]:
+    """This process's, but compiled modules are kept, as they are wherever a server is installed."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def _ranvier(directory: Path, port: int) -> list[str]:

@@ -18,7 +18,7 @@ import pytest
 from ranvier.store.connect import open_database
 from ranvier.store.database import Database
 from ranvier.store.dialect import Engine
-from ranvier.store.migrate import migrate_postgres
+from ranvier.store.migrate_postgres import migrate_postgres
 
 _WITH_POSTGRES = Path(__file__).parents[2] / "scripts" / "with-postgres"
 

@@ -16,9 +16,9 @@ from ranvier.store.migrate import (
     Migration,
     SchemaTooNew,
     list_migrations,
-    migrate_postgres,
     migrate_sqlite,
 )
+from ranvier.store.migrate_postgres import migrate_postgres
 
 ONE = Migration(9001, "one", "CREATE TABLE one (x INTEGER); -- first\nINSERT INTO one VALUES (1);\n")
 BAD = Migration(9002, "bad", "CREATE TABLE two (x INTEGER);\nINSERT INTO nowhere VALUES (1);\n")

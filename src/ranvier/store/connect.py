@@ -7,24 +7,19 @@ postgresql://user@host/name?…         whatever libpq understands
 
 import asyncio
 import contextlib
-import secrets
 import sqlite3
-from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Final
 
-import psycopg
-
-from ranvier.store import migrate, postgres, sqlite
+from ranvier.store import migrate, sqlite
 from ranvier.store.database import Database
 from ranvier.store.dialect import Engine
-from ranvier.store.listen import Listener
 from ranvier.store.positions import Settlement
 from ranvier.store.threads import Mailbox, News, Newsroom, ThreadedDatabase
 
 SQLITE_READERS: Final = 4
-POSTGRES_READERS: Final = 8
 
 
 class BadDatabaseUrl(ValueError):
@@ -65,7 +60,9 @@ async def open_database(url: str) -> Database:
     def tell(news: News) -> None:
         mailbox.post(partial(newsroom.tell, news))
 
-    pg_writer, pg_readers = await loop.run_in_executor(None, _open_postgres, address, settlement, tell)
+    # Loaded only here: the driver takes a tenth of a second and ten megabytes, which SQLite's users need not pay.
+    open_postgres = import_module("ranvier.store.open_postgres").open_postgres
+    pg_writer, pg_readers = await loop.run_in_executor(None, open_postgres, address, settlement, tell)
     newsroom.tell(News(settlement.settled))
     return ThreadedDatabase(pg_writer, pg_readers, newsroom, mailbox)
 
@@ -85,20 +82,3 @@ def _open_sqlite(path: Path) -> tuple[sqlite.SqliteWriter, list[sqlite.SqliteRea
             undo.callback(readers[-1].close)
         undo.pop_all()
     return writer, readers
-
-
-def _open_postgres(
-    url: str, settlement: Settlement, tell: Callable[[News], None]
-) -> tuple[postgres.PostgresWriter, list[postgres.PostgresReader]]:
-    with contextlib.closing(postgres.connect(url)) as conn:
-        try:
-            migrate.migrate_postgres(conn)
-        except psycopg.Error as error:
-            raise postgres.fault(error) from error
-    name = secrets.token_hex(8)
-    with contextlib.ExitStack() as undo:
-        listener = Listener(url, settlement, name, tell)
-        undo.callback(listener.close)
-        writer = postgres.PostgresWriter(url, settlement, name, listener)
-        undo.pop_all()
-    return writer, [postgres.PostgresReader(url, settlement) for _ in range(POSTGRES_READERS)]

@@ -5,7 +5,8 @@
     schema/0007_name.postgres.sql       … the other one
 
 A file that was released is never edited; a change is a new file. Each file is applied in one transaction
-together with the row that records it. Two processes that start at once take turns.
+together with the row that records it. Two processes that start at once take turns. PostgreSQL's side of it:
+`migrate_postgres`.
 """
 
 import sqlite3
@@ -15,16 +16,12 @@ from importlib.resources.abc import Traversable
 from typing import Final
 
 import msgspec
-import psycopg
 
 from ranvier.store.database import StoreFault
 from ranvier.store.dialect import Engine, schema
 
-ADVISORY_LOCK: Final = 0x72616E76_69657200
-"""PostgreSQL: held by the process that migrates ("ranvier" in ASCII)."""
-
-_APPLIED: Final = "SELECT number, name FROM migrations ORDER BY number"
-_TABLE: Final = "CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, name TEXT NOT NULL)"
+APPLIED: Final = "SELECT number, name FROM migrations ORDER BY number"
+TABLE: Final = "CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, name TEXT NOT NULL)"
 
 
 class SchemaTooNew(StoreFault):
@@ -67,13 +64,13 @@ def migrate_sqlite(
     Raises: SchemaTooNew; sqlite3.Error when a migration fails (nothing of that one remains).
     """
     known = list_migrations(Engine.SQLITE) if migrations is None else migrations
-    conn.execute(_TABLE)
+    conn.execute(TABLE)
     applied: list[Migration] = []
-    for migration in _missing(conn.execute(_APPLIED).fetchall(), known):
+    for migration in list_missing(conn.execute(APPLIED).fetchall(), known):
         # The write lock is the lock: whoever comes second finds the row that the first one wrote.
         conn.execute("BEGIN IMMEDIATE")
         try:
-            if migration in _missing(conn.execute(_APPLIED).fetchall(), known):
+            if migration in list_missing(conn.execute(APPLIED).fetchall(), known):
                 for statement in _statements(migration.sql):
                     conn.execute(statement)
                 conn.execute("INSERT INTO migrations VALUES (?, ?)", (migration.number, migration.name))
@@ -84,29 +81,6 @@ def migrate_sqlite(
                 conn.execute("ROLLBACK")
             raise
     return applied
-
-
-def migrate_postgres(
-    conn: psycopg.Connection, migrations: Sequence[Migration] | None = None
-) -> list[Migration]:
-    """Apply what is missing; returns it. `conn` is in autocommit mode.
-
-    Raises: SchemaTooNew; psycopg.Error when a migration fails (nothing of that one remains).
-    """
-    known = list_migrations(Engine.POSTGRES) if migrations is None else migrations
-    cursor = psycopg.RawCursor(conn)
-    cursor.execute("SELECT pg_advisory_lock($1)", (ADVISORY_LOCK,))
-    try:
-        cursor.execute(_TABLE)
-        missing = _missing(cursor.execute(_APPLIED).fetchall(), known)
-        for migration in missing:
-            with conn.transaction():
-                cursor.execute(migration.sql.encode())
-                cursor.execute("INSERT INTO migrations VALUES ($1, $2)", (migration.number, migration.name))
-        return missing
-    finally:
-        if not conn.closed:
-            cursor.execute("SELECT pg_advisory_unlock($1)", (ADVISORY_LOCK,))
 
 
 def check_known(rows: Sequence[tuple[int, str]], known: Sequence[Migration]) -> None:
@@ -120,7 +94,8 @@ def check_known(rows: Sequence[tuple[int, str]], known: Sequence[Migration]) -> 
             )
 
 
-def _missing(rows: Sequence[tuple[int, str]], known: Sequence[Migration]) -> list[Migration]:
+def list_missing(rows: Sequence[tuple[int, str]], known: Sequence[Migration]) -> list[Migration]:
+    """The migrations of `known` that no row records. Raises: SchemaTooNew."""
     check_known(rows, known)
     applied = {number for number, _ in rows}
     return [migration for migration in known if migration.number not in applied]

@@ -1,0 +1,37 @@
+"""Opens a PostgreSQL database. Only `connect` imports this, and only when that engine is asked for."""
+
+import contextlib
+import secrets
+from collections.abc import Callable
+from typing import Final
+
+import psycopg
+
+from ranvier.store import postgres
+from ranvier.store.listen import Listener
+from ranvier.store.migrate_postgres import migrate_postgres
+from ranvier.store.positions import Settlement
+from ranvier.store.threads import News
+
+POSTGRES_READERS: Final = 8
+
+
+def open_postgres(
+    url: str, settlement: Settlement, tell: Callable[[News], None]
+) -> tuple[postgres.PostgresWriter, list[postgres.PostgresReader]]:
+    """Bring the schema up to date and connect: one writer, and readers. News from others goes to `tell`.
+
+    Raises: Unavailable; SchemaTooNew; StoreFault when a migration fails.
+    """
+    with contextlib.closing(postgres.connect(url)) as conn:
+        try:
+            migrate_postgres(conn)
+        except psycopg.Error as error:
+            raise postgres.fault(error) from error
+    name = secrets.token_hex(8)
+    with contextlib.ExitStack() as undo:
+        listener = Listener(url, settlement, name, tell)
+        undo.callback(listener.close)
+        writer = postgres.PostgresWriter(url, settlement, name, listener)
+        undo.pop_all()
+    return writer, [postgres.PostgresReader(url, settlement) for _ in range(POSTGRES_READERS)]
