@@ -174,4 +174,6 @@ async def _join_many_rooms(user: Connection) -> str:
             target = f"/_matrix/client/v3/rooms/{quote(room, safe='')}/send/m.room.message/{number}"
             await user.call("PUT", target, {"msgtype": "m.text", "body": "hello"})
     answer = await user.call("GET", "/_matrix/client/v3/sync?timeout=0")
+    await asyncio.sleep(1)  # the user's own presence is told a moment later
+    answer = await user.call("GET", f"/_matrix/client/v3/sync?timeout=0&since={quote(answer['next_batch'])}")
     return str(answer["next_batch"])

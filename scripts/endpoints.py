@@ -26,12 +26,16 @@ OTHERS: Final[Mapping[str, str]] = {
     "identity": "an identity server's",
     "push-gateway": "a push gateway's",
 }
+DECLINED: Final[Mapping[str, str]] = {
+    "getWellknownPolicy": "a policy server's",
+    "getAuthMetadata": "declined: there is no OAuth server here; the answer is M_UNRECOGNIZED, as the spec has it",
+}
 CALLED: Final = frozenset({"transactions", "query_user", "query_room", "protocols"})
 
 
 def shape(method: str, path: str) -> tuple[str, str]:
-    """An operation without the names of its parameters."""
-    return method, re.sub(r"\{[^}]*\}", "{}", path)
+    """An operation without the names of its parameters (and the blank that tells two of one path apart)."""
+    return method, re.sub(r"\{[^}]*\}", "{}", path.rstrip())
 
 
 async def served_operations() -> set[tuple[str, str]]:
@@ -48,6 +52,8 @@ def state(row: Mapping[str, str], served: set[tuple[str, str]]) -> str:
     """What the table says of an operation."""
     if shape(row["method"], row["path"]) in served:
         return "yes"
+    if row["operation"] in DECLINED:
+        return DECLINED[row["operation"]]
     if row["api"] in OTHERS:
         return OTHERS[row["api"]]
     if row["api"] == "application-service" and row["module"] in CALLED:

@@ -137,3 +137,11 @@ async def test_a_filter_keeps_its_id(alice, bob):
 async def test_what_is_no_filter(alice, wanted):
     answer = await alice.post(f"{ALICE}/filter", wanted)
     assert (answer.status, answer.errcode) == (400, "M_BAD_JSON")
+
+
+async def test_push_rules_are_read_like_other_account_data(homeserver):
+    alice = await homeserver.register("alice")
+    answer = await alice.get(f"/_matrix/client/v3/user/{segment(alice.user_id)}/account_data/m.push_rules")
+    assert answer.status == 200
+    told = (await alice.get("/_matrix/client/v3/pushrules/")).json
+    assert answer.json == told

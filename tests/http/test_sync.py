@@ -114,6 +114,9 @@ async def test_state_in_a_gap_is_told_where_the_client_expects_it(alice, bob, ro
     after = joined(await sync(bob, since, filter=limit, use_state_after="true"), room)
     assert "state" not in after
     assert slots(after["state_after"]["events"]) == {("m.room.name", ""), ("m.room.topic", "")}
+    unstable = "org.matrix.msc4222"
+    early = joined(await sync(bob, since, filter=limit, **{f"{unstable}.use_state_after": "true"}), room)
+    assert early[f"{unstable}.state_after"] == after["state_after"]
 
 
 async def test_full_state_answers_at_once_with_all_state(alice, bob, room):

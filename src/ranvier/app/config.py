@@ -83,6 +83,26 @@ class FederationConfig(msgspec.Struct, frozen=True, kw_only=True):
         dict[str, str],
         Meta(description='Fixed addresses for server names, such as { "hs1" = "127.0.0.1:18448" }.'),
     ] = {}
+    share_device_names: Annotated[
+        bool,
+        Meta(description="Whether other servers get to know the names of devices. Often people's names."),
+    ] = False
+
+
+class SupportConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom people and other administrators may turn to: told at /.well-known/matrix/support."""
+
+    page: Annotated[str | None, Meta(description="URL of a page that helps people with this server.")] = None
+    admin_matrix_id: Annotated[
+        str | None, Meta(description="User id of the administrator, best on another server.")
+    ] = None
+    admin_email: Annotated[str | None, Meta(description="E-mail address of the administrator.")] = None
+    security_matrix_id: Annotated[
+        str | None, Meta(description="User id of whoever is told of security problems.")
+    ] = None
+    security_email: Annotated[
+        str | None, Meta(description="E-mail address of whoever is told of security problems.")
+    ] = None
 
 
 class RoomsConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,6 +189,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     listeners: tuple[ListenerConfig, ...] = (ListenerConfig(),)
     registration: RegistrationConfig = RegistrationConfig()
     federation: FederationConfig = FederationConfig()
+    support: SupportConfig = SupportConfig()
     rooms: RoomsConfig = RoomsConfig()
     rate_limits: RateLimitsConfig = RateLimitsConfig()
     presence: PresenceConfig = PresenceConfig()

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from ranvier.app.config import Config, FederationConfig
+from ranvier.app.config import Config, FederationConfig, SupportConfig
 from ranvier.core.errors import BadIdentifier
-from ranvier.core.identifiers import parse_server_name
+from ranvier.core.identifiers import parse_server_name, parse_user_id
 from ranvier.core.room_versions import ROOM_VERSIONS
 
 ENVIRONMENT_PREFIX: Final = "RANVIER__"
@@ -142,6 +142,19 @@ def _check(config: Config) -> Iterator[str]:
     if config.rooms.default_version not in ROOM_VERSIONS:
         yield f"rooms.default_version: {config.rooms.default_version!r} is none of {', '.join(ROOM_VERSIONS)}"
     yield from _check_federation(config.federation)
+    yield from _check_support(config.support)
+
+
+def _check_support(support: SupportConfig) -> Iterator[str]:
+    if support.page is not None and urlsplit(support.page).scheme not in ("http", "https"):
+        yield "support.page: must be a URL that starts with https:// (or http://)"
+    for name in ("admin_matrix_id", "security_matrix_id"):
+        user_id = getattr(support, name)
+        try:
+            if user_id is not None:
+                parse_user_id(user_id)
+        except BadIdentifier as error:
+            yield f"support.{name}: {error}"
 
 
 def _check_federation(federation: FederationConfig) -> Iterator[str]:

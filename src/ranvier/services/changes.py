@@ -8,7 +8,7 @@ positions, and only when a read started now would see what they tell of.
 import asyncio
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from typing import Final
@@ -149,12 +149,20 @@ class Waiters:
     def __init__(self) -> None:
         self._by_user: dict[int, Subscription] = {}
         self._by_room: defaultdict[int, set[Subscription]] = defaultdict(set)
+        self._watchers: set[Subscription] = set()
+        self._on_close: list[Callable[[], None]] = []
         self.is_closed = False  # the server stops: nobody is to wait any more
 
     def close(self) -> None:
         """Let everybody answer now."""
         self.is_closed = True
         self.wake_all()
+        for tell in self._on_close:
+            tell()
+
+    def when_closed(self, tell: Callable[[], None]) -> None:
+        """Call `tell` when the server stops: for those who wait in other places."""
+        self._on_close.append(tell)
 
     def subscribe(self, user_nid: int, rooms: frozenset[int]) -> Subscription:
         """The user's subscription, brought to `rooms`. Cost: the rooms that differ."""
@@ -168,6 +176,19 @@ class Waiters:
                 self._by_room[room].add(subscription)
             subscription.rooms = rooms
         return subscription
+
+    @contextmanager
+    def watch_room(self, room_nid: int) -> Iterator[asyncio.Future[None]]:
+        """A future as of `Subscription.wakeup`, for somebody who listens to one room from outside."""
+        watcher = Subscription(0)
+        self._by_room[room_nid].add(watcher)
+        self._watchers.add(watcher)
+        try:
+            with watcher.wakeup() as woken:
+                yield woken
+        finally:
+            self._watchers.discard(watcher)
+            self._leave(room_nid, watcher)
 
     def unsubscribe(self, user_nid: int) -> None:
         """Forget a user who has not polled for long. Does nothing while one of their requests waits."""
@@ -196,7 +217,7 @@ class Waiters:
 
     def wake_all(self) -> None:
         """Let everybody look: hints were lost, or the server stops."""
-        for subscription in self._by_user.values():
+        for subscription in (*self._by_user.values(), *self._watchers):
             subscription.wake()
 
     def wake_user(self, user_nid: int) -> None:

@@ -1,12 +1,18 @@
 """Sync: what clients are told, by one endpoint that reads what all the other areas wrote."""
 
 from ranvier.app.compose.foundation import Composed, Foundation
+from ranvier.historical.sync_v3.sessions import ClassicSync
+from ranvier.http.client.old_sync import OldSync
 from ranvier.http.client.sync import SyncEndpoint
 from ranvier.services.ephemeral.presence import PresenceTracker
 from ranvier.services.rooms.aggregations import Aggregations
+from ranvier.services.rooms.history import History, fill_nothing
+from ranvier.services.rooms.pages import Pages
+from ranvier.services.rooms.peeking import Peeking
 from ranvier.services.rooms.showing import Showing
 from ranvier.services.sync.batches import Batches
 from ranvier.services.sync.clients import Standings
+from ranvier.services.sync.event_stream import EventStream
 from ranvier.services.sync.filters import SyncFilters
 from ranvier.services.sync.reading import SyncReader
 from ranvier.services.sync.rooms import RoomsReader
@@ -15,6 +21,7 @@ from ranvier.services.sync.slices import Slices
 from ranvier.services.sync.state_changes import StateChanges
 from ranvier.services.sync.sync import Sync
 from ranvier.services.sync.waking import CompanyWaker
+from ranvier.store.tables.to_device import delete_acknowledged
 
 
 def compose_sync(foundation: Foundation, presence: PresenceTracker) -> Composed:
@@ -23,16 +30,30 @@ def compose_sync(foundation: Foundation, presence: PresenceTracker) -> Composed:
     db, clock = ports.db, ports.clock
     changes = StateChanges(interner, foundation.nodes)
     slices = Slices(interner, foundation.presenting, foundation.sight, changes)
-    aggregations = Aggregations(Showing(foundation.presenting, foundation.sight))
+    showing = Showing(foundation.presenting, foundation.sight)
+    aggregations = Aggregations(showing)
     rooms = RoomsReader(interner, slices, aggregations, clock)
-    standings = Standings(db, foundation.changes, waiters, clock)
+    # Where there is sync v3, what classic sync has got may still be wanted by another session of the device.
+    delete = (
+        ClassicSync(clock).acknowledge
+        if ports.config.historical.sync_v3_2021.enabled
+        else delete_acknowledged
+    )
+    standings = Standings(db, foundation.changes, waiters, clock, delete)
     cache = SliceCache(foundation.changes)
     db.subscribe(cache.hear)
     batches = Batches(db, SyncReader(interner, rooms, clock))
     sync = Sync(db, standings, waiters, batches, cache, clock)
+    filters = SyncFilters(db)
+    history = History(
+        db, clock, showing, Pages(interner, foundation.nodes, showing, aggregations), fill_nothing
+    )
     waker = CompanyWaker(db, waiters)
     db.subscribe(waker.hear)
     return Composed(
-        endpoints=[SyncEndpoint(sync, SyncFilters(db), presence)],
+        endpoints=[
+            SyncEndpoint(sync, filters, presence),
+            OldSync(EventStream(db, sync, filters), Peeking(db, history, waiters, clock), presence),
+        ],
         workers=[waker, standings, standings.acknowledged],
     )

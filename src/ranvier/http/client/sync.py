@@ -2,10 +2,10 @@
 
 from ranvier.core.tokens import parse_sync_token
 from ranvier.http.endpoint import Rate, endpoint
-from ranvier.http.request import Request
+from ranvier.http.request import Query, Request
 from ranvier.services.ephemeral.presence import PresenceTracker, parse_state
 from ranvier.services.sync.filters import SyncFilters
-from ranvier.services.sync.request import MAX_TIMEOUT_MS, SyncRequest
+from ranvier.services.sync.request import MAX_TIMEOUT_MS, StateSection, SyncRequest
 from ranvier.services.sync.sync import Sync
 
 
@@ -25,7 +25,7 @@ class SyncEndpoint:
             profile=await self._filters.find_profile(
                 requester.user_nid,
                 query.text("filter"),
-                state_after=query.boolean("use_state_after"),
+                _state_section(query),
             ),
             since=parse_sync_token(since).position if since else None,
             full_state=query.boolean("full_state"),
@@ -33,3 +33,12 @@ class SyncEndpoint:
         )
         with self._presence.syncing(requester, parse_state(query.text("set_presence", "online"))):
             return await self._sync.sync(requester, asked)
+
+
+def _state_section(query: Query) -> StateSection:
+    if query.boolean("use_state_after"):
+        return StateSection.AFTER
+    # COMPAT: clients of before v1.16 say it as MSC4222 did.
+    if query.boolean("org.matrix.msc4222.use_state_after"):
+        return StateSection.AFTER_UNSTABLE
+    return StateSection.BEFORE

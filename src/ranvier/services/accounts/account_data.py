@@ -19,6 +19,7 @@ from ranvier.core.errors import (
 )
 from ranvier.core.identifiers import RoomID, UserID, parse_user_id
 from ranvier.core.limits import MAX_IDENTIFIER_BYTES
+from ranvier.services.push.rules import read_push_rules
 from ranvier.services.requester import Requester
 from ranvier.store.database import Database, ReadTxn, WriteTxn
 from ranvier.store.tables import account_data
@@ -28,7 +29,8 @@ from ranvier.store.tables.rooms import find_room
 
 TAG: Final = "m.tag"
 IGNORED_USERS: Final = "m.ignored_user_list"
-SERVER_MANAGED: Final = frozenset(("m.fully_read", "m.push_rules"))
+PUSH_RULES: Final = "m.push_rules"
+SERVER_MANAGED: Final = frozenset(("m.fully_read", PUSH_RULES))
 MAX_TAGS: Final = 500
 MAX_IGNORED_USERS: Final = 10_000
 
@@ -43,7 +45,10 @@ class AccountDataStore:
     async def get(self, requester: Requester, user_id: UserID, room_id: RoomID | None, type_: str) -> bytes:
         """The content, JSON. Raises: Forbidden (not your own), NotFound."""
         check_own(requester, user_id)
-        content = await self._db.read(_find, requester.user_nid, room_id, type_)
+        if type_ == PUSH_RULES and room_id is None:
+            content = await self._db.read(read_push_rules, requester.user_nid, requester.user_id)
+        else:
+            content = await self._db.read(_find, requester.user_nid, room_id, type_)
         if content is None:
             raise NotFound("There is no such account data.")
         return content

@@ -87,7 +87,7 @@ def left_section(part: Slice, reading: Reading, extras: RoomExtras) -> bytes:
 
 def _timeline(part: Slice, reading: Reading) -> bytes:
     if part.has_relations or reading.ignored:
-        return _encode_timeline(part, _personal_events(part, reading))
+        return _encode_timeline(part, personal_events(part, reading))
     device, now_ms = reading.device, reading.now_ms
     key = device if device in part.senders else None
     made_ms, made = part.encoded.get(key, (0, b""))
@@ -110,7 +110,7 @@ def _encode_timeline(part: Slice, events: Iterable[bytes]) -> bytes:
     )
 
 
-def _personal_events(part: Slice, reading: Reading) -> Iterator[bytes]:
+def personal_events(part: Slice, reading: Reading) -> Iterator[bytes]:
     """The events of the timeline without those of ignored users, with what relates to them."""
     for entry in part.timeline:
         record = entry.record
@@ -135,7 +135,7 @@ def _with_relations(entry: Entry, json: bytes, relations: bytes, reading: Readin
 
 def _state(part: Slice, reading: Reading) -> tuple[bytes, list[Member]]:
     room_nid, profile = part.window.room_nid, reading.profile
-    name = b"state_after" if profile.state_after else b"state"
+    name = profile.state.value
     if not profile.lazy:
         made = part.encoded.get(_STATE)
         if made is None:

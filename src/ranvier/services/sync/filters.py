@@ -5,7 +5,7 @@ from typing import Final
 
 from ranvier.core.errors import InvalidParam
 from ranvier.core.filters import Filter, compile_filter, parse_filter
-from ranvier.services.sync.request import DEFAULT_TIMELINE_LIMIT, MAX_TIMELINE_LIMIT, Profile
+from ranvier.services.sync.request import DEFAULT_TIMELINE_LIMIT, MAX_TIMELINE_LIMIT, Profile, StateSection
 from ranvier.store.database import Database
 from ranvier.store.tables.filters import find_filter
 
@@ -20,10 +20,12 @@ class SyncFilters:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._profiles: OrderedDict[tuple[bytes, bool], Profile] = OrderedDict()
+        self._profiles: OrderedDict[tuple[bytes, StateSection], Profile] = OrderedDict()
         self._stored: OrderedDict[tuple[int, str], bytes] = OrderedDict()  # stored filters never change
 
-    async def find_profile(self, user_nid: int, text: str | None, *, state_after: bool) -> Profile:
+    async def find_profile(
+        self, user_nid: int, text: str | None, state: StateSection = StateSection.BEFORE
+    ) -> Profile:
         """The profile for a filter given as JSON, by the id of a stored one, or not at all.
 
         Cost: nothing for a filter that was used lately; else 1 query for a stored one.
@@ -35,10 +37,10 @@ class SyncFilters:
             raw = text.encode()
         else:
             raw = await self._find_stored(user_nid, text)
-        key = (raw, state_after)
+        key = (raw, state)
         profile = self._profiles.get(key)
         if profile is None:
-            profile = self._profiles[key] = _compile(parse_filter(raw), state_after)
+            profile = self._profiles[key] = _compile(parse_filter(raw), state)
             if len(self._profiles) > MAX_PROFILES:
                 self._profiles.popitem(last=False)
         else:
@@ -58,8 +60,8 @@ class SyncFilters:
         return raw
 
 
-def _compile(parsed: Filter, state_after: bool) -> Profile:
+def _compile(parsed: Filter, state: StateSection) -> Profile:
     compiled = compile_filter(parsed)
     asked = compiled.timeline.limit
     limit = DEFAULT_TIMELINE_LIMIT if asked is None else min(asked, MAX_TIMELINE_LIMIT)
-    return Profile(compiled, limit, state_after)
+    return Profile(compiled, limit, state)

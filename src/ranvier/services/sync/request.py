@@ -1,5 +1,6 @@
 """What a request to /sync asks for."""
 
+from enum import Enum
 from typing import Final
 
 import msgspec
@@ -11,13 +12,26 @@ MAX_TIMELINE_LIMIT: Final = 200
 MAX_TIMEOUT_MS: Final = 10 * 60 * 1000
 
 
+class StateSection(Enum):
+    """Which state of a room is told, by the name that it is told under."""
+
+    BEFORE = b"state"
+    AFTER = b"state_after"
+    AFTER_UNSTABLE = b"org.matrix.msc4222.state_after"  # COMPAT: what matrix-js-sdk asks for
+
+
 class Profile(msgspec.Struct, frozen=True, eq=False):
     """What shapes the part of a response that is the same for every user of a room. Compared by identity:
     equal filters are compiled once (see `filters.SyncFilters`)."""
 
     filter: SyncFilter
     limit: int  # events of a timeline
-    state_after: bool  # state up to the end of the timeline, not to its start
+    state: StateSection
+
+    @property
+    def state_after(self) -> bool:
+        """Whether state is wanted up to the end of the timeline, not to its start."""
+        return self.state is not StateSection.BEFORE
 
     @property
     def timeline(self) -> EventSelector:

@@ -1,0 +1,25 @@
+"""What is said below /.well-known/matrix is what is configured, and nothing where nothing is."""
+
+from ranvier.app.config import SupportConfig
+
+SUPPORT = "/.well-known/matrix/support"
+
+
+async def test_nobody_is_named_unless_configured(homeserver):
+    answer = await homeserver.client.get(SUPPORT)
+    assert (answer.status, answer.errcode) == (404, "M_NOT_FOUND")
+
+
+async def test_who_is_configured_is_named(start_homeserver):
+    support = SupportConfig(
+        page="https://example.org/help", admin_matrix_id="@admin:example.org", security_email="s@example.org"
+    )
+    homeserver = await start_homeserver(support=support)
+    answer = await homeserver.client.get(SUPPORT)
+    assert answer.json == {
+        "contacts": [
+            {"role": "m.role.admin", "matrix_id": "@admin:example.org"},
+            {"role": "m.role.security", "email_address": "s@example.org"},
+        ],
+        "support_page": "https://example.org/help",
+    }
