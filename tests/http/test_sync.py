@@ -533,3 +533,24 @@ async def test_clients_follow_on_after_memory_is_lost(homeserver, alice, bob, ro
     told = await sync(bob, since)
     assert bodies(joined(told, room)) == ["hello"]
     assert told["device_lists"]["changed"] == [alice.user_id]
+
+
+async def test_a_token_of_another_process_is_waited_for(homeserver, alice, bob, room):
+    since = int((await begin(bob))[1:])
+    waiting = asyncio.create_task(sync(bob, f"s{since + 2}", timeout=0))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    for number in range(3):
+        await say(alice, room, f"m{number}")
+    told = await waiting
+    section = joined(told, room)
+    assert section is None or not section["state"]["events"], "everything was told again"
+    assert "m0" not in (bodies(section) if section else [])
+
+
+async def test_a_token_from_beyond_is_answered_with_everything(monkeypatch, alice, bob, room):
+    monkeypatch.setattr("ranvier.services.sync.sync.CATCH_UP_S", 0.05)
+    told = await sync(bob, "s999999")
+    assert ("m.room.create", "") in slots(
+        joined(told, room)["state"]["events"] + joined(told, room)["timeline"]["events"]
+    )
