@@ -35,6 +35,11 @@ class ServerProcess:
         }
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "it was started"
+        return self._process.pid
+
     def start(self) -> None:
         command = [
             *(str(RANVIER), "serve", "--server-name", "localhost"),

@@ -19,14 +19,15 @@ from .network import FEDERATION_APIS
 C = "/_matrix/client/v3"
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 @asynccontextmanager
-async def _listening(server: Homeserver, port: int, files: tuple[Path, Path]) -> AsyncIterator[None]:
+async def listening(server: Homeserver, port: int, files: tuple[Path, Path]) -> AsyncIterator[None]:
+    """Others reach the server at a port, with a certificate and its key."""
     certificate, key = files
     config = ListenerConfig(bind=f"127.0.0.1:{port}", tls_certificate=certificate, tls_private_key=key)
     listener = Listener(config, server.app(FEDERATION_APIS))
@@ -41,7 +42,7 @@ async def _listening(server: Homeserver, port: int, files: tuple[Path, Path]) ->
 @pytest.fixture
 async def pair(tmp_path: Path) -> AsyncIterator[tuple[Homeserver, Homeserver]]:
     authority = Authority(tmp_path)
-    ports = {"one.test": _free_port(), "two.test": _free_port()}
+    ports = {"one.test": free_port(), "two.test": free_port()}
     federation = FederationConfig(
         ca_file=authority.ca_file,
         allow_private_addresses=("127.0.0.0/8",),
@@ -52,7 +53,7 @@ async def pair(tmp_path: Path) -> AsyncIterator[tuple[Homeserver, Homeserver]]:
         for name, port in ports.items():
             running = running_homeserver(tmp_path / name, server_name=name, federation=federation)
             server = await stack.enter_async_context(running)
-            await stack.enter_async_context(_listening(server, port, authority.issue(f"DNS:{name}")))
+            await stack.enter_async_context(listening(server, port, authority.issue(f"DNS:{name}")))
             servers.append(server)
         yield servers[0], servers[1]
 

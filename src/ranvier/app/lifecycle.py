@@ -7,17 +7,23 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from ranvier.app.listeners import Listener
+from ranvier.store.database import Unavailable
 
 log = logging.getLogger(__name__)
 
 
+FIRST_PAUSE_S: Final = 1.0
+MAX_PAUSE_S: Final = 60.0
+"""How long a worker that fails pauses before it begins anew: longer each time, up to this."""
+
+
 class Worker(Protocol):
-    """A loop in the background. Its work is resumable: it may be cancelled at any await."""
+    """A loop in the background. Its work is resumable: it may be cancelled at any await, and run again."""
 
     @property
     def name(self) -> str: ...
@@ -58,9 +64,32 @@ async def run_until_signal(running: Running, on_ready: Callable[[], None]) -> No
 
 
 async def _watch(worker: Worker) -> None:
-    """A worker that fails takes the process down: that is seen and mended, a missing worker is not."""
-    try:
-        await worker.run()
-    except Exception:
-        log.exception("worker %s failed", worker.name)
-        raise
+    """Run a worker, and begin anew when it fails: people can still talk while one piece of work is stuck.
+
+    A database that is away is told in a line, a bug with all that is known of it, each time.
+    """
+    loop = asyncio.get_running_loop()
+    pause_s = FIRST_PAUSE_S
+    while True:
+        started = loop.time()
+        try:
+            await worker.run()
+            return
+        except Exception as error:
+            if _is_away(error):
+                log.warning("worker %s waits for the database: %s", worker.name, _first(error))
+            else:
+                log.exception("worker %s failed, and begins anew in %.0f s", worker.name, pause_s)
+        pause_s = FIRST_PAUSE_S if loop.time() - started > MAX_PAUSE_S else min(2 * pause_s, MAX_PAUSE_S)
+        await asyncio.sleep(pause_s)
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether all that went wrong is that the database cannot be had."""
+    if isinstance(error, ExceptionGroup):
+        return all(_is_away(one) for one in error.exceptions)
+    return isinstance(error, Unavailable)
+
+
+def _first(error: Exception) -> Exception:
+    return _first(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error

@@ -65,8 +65,11 @@ class PushDelivery:
         db.subscribe(self._news.hear)
 
     async def run(self) -> None:
+        # After a failure no task of the earlier run is left, though some may never have begun.
+        self._under_way.clear()
+        self._again.clear()
         async with asyncio.TaskGroup() as tasks:
-            self._news.is_gap = True  # what was not delivered before the process stopped
+            self._news.is_gap = True  # what was not delivered before
             while True:
                 for pusher_nid in await self._find_due():
                     if pusher_nid in self._under_way:
