@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test env lint format bench conformance lock help
+.PHONY: run test env lint format faults bench conformance lock help
 .DEFAULT_GOAL := help
 
 help:            ## This list
@@ -38,6 +38,10 @@ lint: env        ## ruff, mypy strict, import rules
 
 format: env      ## Let ruff mend what it can
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+faults: env       ## Full and slow disks, databases and networks that go away, clients by the thousand
+	@scripts/with-postgres true
+	@$(BIN)/pytest --numprocesses 0 tests/faults tests/crash $(ARGS)
 
 bench: env .venv-synapse/ready ## The benchmarks; prints a table
 	@scripts/with-postgres $(BIN)/python -m bench $(ARGS)
