@@ -5,7 +5,6 @@ import hmac
 
 import pytest
 
-from ranvier.app import build
 from ranvier.app.config import RegistrationConfig
 from ranvier.store.tables.registration_tokens import find_registration_token, insert_registration_token
 
@@ -101,16 +100,6 @@ async def test_whether_a_name_is_free(homeserver):
     assert (await homeserver.client.get(path, username="taken")).errcode == "M_USER_IN_USE"
     assert (await homeserver.client.get(path, username="a b")).errcode == "M_INVALID_USERNAME"
     assert (await homeserver.client.get(path)).errcode == "M_MISSING_PARAM"
-
-
-async def test_names_of_application_services_are_theirs(monkeypatch, start_homeserver):
-    monkeypatch.setattr(build, "_is_reserved", lambda user_id: user_id.startswith("@bridge_"))
-    homeserver = await start_homeserver()
-    answer = await homeserver.client.post(REGISTER, body("bridge_bob"))
-    assert (answer.status, answer.errcode) == (400, "M_EXCLUSIVE")
-    path = f"{REGISTER}/available"
-    assert (await homeserver.client.get(path, username="bridge_bob")).errcode == "M_EXCLUSIVE"
-    await homeserver.register("bob")
 
 
 async def test_registration_may_be_closed(start_homeserver):

@@ -2,17 +2,20 @@
 
 CREATE TABLE appservices (
     appservice_id {text} PRIMARY KEY,
-    position {int} NOT NULL, -- everything up to it is delivered or in the pending transaction
+    position {int} NOT NULL, -- everything up to it is delivered, in the pending transaction, or of no concern
     next_txn_id {int} NOT NULL DEFAULT 1,
+    lease {text}, -- which process delivers just now; null: nobody
+    lease_until_ms {int} NOT NULL DEFAULT 0,
     failing_since_ms {int}, -- null: the last delivery went well
-    retry_ms {int} NOT NULL DEFAULT 0
+    retry_ms {int} NOT NULL DEFAULT 0 -- not before
 );
 
 -- The one transaction of a service that is not acknowledged: sent again with the same id and bytes until it is.
 CREATE TABLE appservice_transactions (
     appservice_id {text} PRIMARY KEY REFERENCES appservices(appservice_id) ON DELETE CASCADE,
-    txn_id {int} NOT NULL,
+    txn_id {text} NOT NULL,
     body {bytes} NOT NULL, -- JSON
+    has_messages {bool} NOT NULL, -- to devices, which are deleted once they are taken
     created_ms {int} NOT NULL
 );
 

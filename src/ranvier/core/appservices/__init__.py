@@ -1,0 +1,1 @@
+"""Application services: what their registration files say. Spec: application service API, "Registration"."""
