@@ -8,6 +8,7 @@ postgresql://user@host/name?…         whatever libpq understands
 import asyncio
 import contextlib
 import sqlite3
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -16,10 +17,14 @@ from typing import Final
 from ranvier.store import migrate, sqlite
 from ranvier.store.database import Database
 from ranvier.store.dialect import Engine
+from ranvier.store.migrate import Migration
 from ranvier.store.positions import Settlement
 from ranvier.store.threads import Mailbox, News, Newsroom, ThreadedDatabase
 
 SQLITE_READERS: Final = 4
+
+Lister = Callable[[Engine], Sequence[Migration]]
+"""The migrations of a program, for an engine."""
 
 
 class BadDatabaseUrl(ValueError):
@@ -42,8 +47,9 @@ def parse_url(url: str) -> tuple[Engine, str]:
     raise BadDatabaseUrl(f"a database is sqlite:PATH or postgresql://…, not {scheme}:…")
 
 
-async def open_database(url: str) -> Database:
+async def open_database(url: str, list_migrations: Lister = migrate.list_migrations) -> Database:
     """Open the database, bring its schema up to date, and start its threads. Called on the loop that uses it.
+    `list_migrations`: whose schema that is.
 
     Raises: BadDatabaseUrl; Unavailable; SchemaTooNew; StoreFault when a migration fails
     """
@@ -51,7 +57,7 @@ async def open_database(url: str) -> Database:
     loop = asyncio.get_running_loop()
     if engine is Engine.SQLITE:
         path = Path(address)
-        writer, readers = await loop.run_in_executor(None, _open_sqlite, path)
+        writer, readers = await loop.run_in_executor(None, _open_sqlite, path, list_migrations(engine))
         return ThreadedDatabase(writer, readers, Newsroom(writer.position), Mailbox(loop))
     settlement = Settlement()
     newsroom = Newsroom(0)
@@ -62,15 +68,19 @@ async def open_database(url: str) -> Database:
 
     # Loaded only here: the driver takes a tenth of a second and ten megabytes, which SQLite's users need not pay.
     open_postgres = import_module("ranvier.store.open_postgres").open_postgres
-    pg_writer, pg_readers = await loop.run_in_executor(None, open_postgres, address, settlement, tell)
+    pg_writer, pg_readers = await loop.run_in_executor(
+        None, open_postgres, address, settlement, tell, list_migrations(engine)
+    )
     newsroom.tell(News(settlement.settled))
     return ThreadedDatabase(pg_writer, pg_readers, newsroom, mailbox)
 
 
-def _open_sqlite(path: Path) -> tuple[sqlite.SqliteWriter, list[sqlite.SqliteReader]]:
+def _open_sqlite(
+    path: Path, migrations: Sequence[Migration]
+) -> tuple[sqlite.SqliteWriter, list[sqlite.SqliteReader]]:
     with contextlib.closing(sqlite.connect(path, writes=True)) as conn:
         try:
-            migrate.migrate_sqlite(conn)
+            migrate.migrate_sqlite(conn, migrations)
         except sqlite3.Error as error:
             raise sqlite.fault(error) from error
     with contextlib.ExitStack() as undo:

@@ -56,6 +56,12 @@ def list_migrations(engine: Engine, folder: Traversable | None = None) -> list[M
     return [found[number] for number in sorted(found)]
 
 
+def list_proxy_migrations(engine: Engine) -> list[Migration]:
+    """Those of the database of a proxy for sync v3: positions and sessions as here, and tables of its own."""
+    shared = [one for one in list_migrations(engine) if one.name in ("positions", "sync_v3")]
+    return shared + list_migrations(engine, resources.files("ranvier.store") / "schema_sync_v3_proxy")
+
+
 def migrate_sqlite(
     conn: sqlite3.Connection, migrations: Sequence[Migration] | None = None
 ) -> list[Migration]:

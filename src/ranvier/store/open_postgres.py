@@ -2,13 +2,14 @@
 
 import contextlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import psycopg
 
 from ranvier.store import postgres
 from ranvier.store.listen import Listener
+from ranvier.store.migrate import Migration
 from ranvier.store.migrate_postgres import migrate_postgres
 from ranvier.store.positions import Settlement
 from ranvier.store.threads import News
@@ -17,7 +18,7 @@ POSTGRES_READERS: Final = 8
 
 
 def open_postgres(
-    url: str, settlement: Settlement, tell: Callable[[News], None]
+    url: str, settlement: Settlement, tell: Callable[[News], None], migrations: Sequence[Migration]
 ) -> tuple[postgres.PostgresWriter, list[postgres.PostgresReader]]:
     """Bring the schema up to date and connect: one writer, and readers. News from others goes to `tell`.
 
@@ -25,7 +26,7 @@ def open_postgres(
     """
     with contextlib.closing(postgres.connect(url)) as conn:
         try:
-            migrate_postgres(conn)
+            migrate_postgres(conn, migrations)
         except psycopg.Error as error:
             raise postgres.fault(error) from error
     name = secrets.token_hex(8)
