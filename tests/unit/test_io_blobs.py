@@ -18,6 +18,12 @@ async def _chunks(*chunks: bytes) -> AsyncIterator[bytes]:
         yield chunk
 
 
+async def _put(store: DiskBlobStore, chunks: AsyncIterator[bytes], max_bytes: int) -> BlobID:
+    async with store.stage(chunks, max_bytes) as staged:
+        await staged.publish()
+        return staged.blob_id
+
+
 async def _read(store: DiskBlobStore, blob_id: BlobID, start: int = 0, length: int | None = None) -> bytes:
     return b"".join([chunk async for chunk in store.read(blob_id, start, length)])
 
@@ -28,13 +34,14 @@ def _files(root: Path) -> list[Path]:
 
 async def test_a_blob_is_named_by_its_content_and_stored_once(tmp_path: Path) -> None:
     store = DiskBlobStore(tmp_path)
-    stored = await store.put(_chunks(b"hel", b"lo"), 5)
     digest = hashlib.sha256(b"hello").hexdigest()
-    assert (stored.blob_id, stored.size) == (digest, 5)
-    assert await store.put(_chunks(b"hello"), 100) == stored
+    async with store.stage(_chunks(b"hel", b"lo"), 5) as staged:
+        assert (staged.blob_id, staged.size) == (digest, 5)
+        await staged.publish()
+    assert await _put(store, _chunks(b"hello"), 100) == digest
     assert _files(tmp_path) == [tmp_path / digest[:2] / digest[2:4] / digest]
-    assert await _read(store, stored.blob_id) == b"hello"
-    assert await store.find_size(stored.blob_id) == 5
+    assert await _read(store, staged.blob_id) == b"hello"
+    assert await store.find_size(staged.blob_id) == 5
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -43,7 +50,7 @@ def test_ranges(tmp_path: Path, start: int, length: int | None) -> None:
     async def check() -> None:
         store = DiskBlobStore(tmp_path)
         content = b"0123456789"
-        blob_id = (await store.put(_chunks(content), 10)).blob_id
+        blob_id = await _put(store, _chunks(content), 10)
         end = None if length is None else start + length
         assert await _read(store, blob_id, start, length) == content[start:end]
 
@@ -53,7 +60,7 @@ def test_ranges(tmp_path: Path, start: int, length: int | None) -> None:
 async def test_a_large_blob_comes_back_in_pieces(tmp_path: Path) -> None:
     store = DiskBlobStore(tmp_path)
     content = os.urandom(700_000)
-    blob_id = (await store.put(_chunks(content[:300_000], b"", content[300_000:]), 700_000)).blob_id
+    blob_id = await _put(store, _chunks(content[:300_000], b"", content[300_000:]), 700_000)
     pieces = [chunk async for chunk in store.read(blob_id, 1)]
     assert len(pieces) > 1
     assert b"".join(pieces) == content[1:]
@@ -61,7 +68,13 @@ async def test_a_large_blob_comes_back_in_pieces(tmp_path: Path) -> None:
 
 async def test_too_much_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(BlobTooLarge):
-        await DiskBlobStore(tmp_path).put(_chunks(b"123", b"456"), 5)
+        await _put(DiskBlobStore(tmp_path), _chunks(b"123", b"456"), 5)
+    assert _files(tmp_path) == []
+
+
+async def test_what_is_not_published_leaves_nothing(tmp_path: Path) -> None:
+    async with DiskBlobStore(tmp_path).stage(_chunks(b"123"), 5) as staged:
+        assert await DiskBlobStore(tmp_path).find_size(staged.blob_id) is None
     assert _files(tmp_path) == []
 
 
@@ -71,7 +84,7 @@ async def test_an_upload_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
         raise ConnectionResetError
 
     with pytest.raises(ConnectionResetError):
-        await DiskBlobStore(tmp_path).put(broken(), 5)
+        await _put(DiskBlobStore(tmp_path), broken(), 5)
     assert _files(tmp_path) == []
 
 
@@ -83,7 +96,7 @@ async def test_a_cancelled_upload_leaves_nothing(tmp_path: Path) -> None:
         stuck.set()
         await asyncio.Event().wait()
 
-    task = asyncio.ensure_future(DiskBlobStore(tmp_path).put(endless(), 5))
+    task = asyncio.ensure_future(_put(DiskBlobStore(tmp_path), endless(), 5))
     await stuck.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -99,7 +112,7 @@ async def test_the_name_comes_after_the_bytes_are_on_disk(
     fsync, replace = os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda fd: (steps.append("sync"), fsync(fd))[1])
     monkeypatch.setattr(Path, "replace", lambda self, to: (steps.append("name"), replace(self, to))[1])
-    await DiskBlobStore(tmp_path).put(_chunks(b"x"), 5)
+    await _put(DiskBlobStore(tmp_path), _chunks(b"x"), 5)
     assert steps[:2] == ["sync", "name"]
     assert steps[2:].count("sync") == 3, "each directory on the way to the name"
 
@@ -112,7 +125,7 @@ async def test_a_failing_disk_stores_nothing_under_the_name(
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
-        await DiskBlobStore(tmp_path).put(_chunks(b"x"), 5)
+        await _put(DiskBlobStore(tmp_path), _chunks(b"x"), 5)
     assert _files(tmp_path) == []
 
 
@@ -128,7 +141,7 @@ async def test_what_a_crash_left_is_removed_but_not_what_is_being_written(tmp_pa
 
 async def test_deleted_and_unknown_blobs_are_missing(tmp_path: Path) -> None:
     store = DiskBlobStore(tmp_path)
-    blob_id = (await store.put(_chunks(b"x"), 5)).blob_id
+    blob_id = await _put(store, _chunks(b"x"), 5)
     assert await store.delete(blob_id) is True
     assert await store.delete(blob_id) is False
     assert await store.find_size(blob_id) is None

@@ -32,6 +32,15 @@ CORS_HEADERS: Final = {
 # Clients from before v1.1 say r0; nothing else in these paths has changed.
 _OLD_CLIENT_PREFIX: Final = "/_matrix/client/r0/"
 _CLIENT_PREFIX: Final = "/_matrix/client/v3/"
+_MEDIA_PREFIX: Final = "/_matrix/media/"
+
+_DISCARDED_BYTES: Final = 134_217_728
+_DISCARDED_PIECE: Final = 262_144
+_OLD_DEVICE_ID: Final = "org.matrix.msc3202.device_id"
+
+
+class BrokenOff(errors.ServerFault):
+    """The client went away before its body was here. Nobody hears the answer."""
 
 
 class Guards(msgspec.Struct, frozen=True):
@@ -76,9 +85,27 @@ def _route_raw_path(app: AsgiApp) -> AsgiApp:
             if path.startswith(_OLD_CLIENT_PREFIX):
                 path = _CLIENT_PREFIX + path[len(_OLD_CLIENT_PREFIX) :]
             scope["path"] = path
+            if path.startswith(_MEDIA_PREFIX):
+                receive = _whole(receive)
         await app(scope, receive, send)
 
     return raw
+
+
+def _whole(receive: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
+    """A client that goes away in the middle of a body of unknown length must not seem to have sent it all."""
+
+    has_more = False
+
+    async def receive_or_fail() -> Any:
+        nonlocal has_more
+        event = await receive()
+        if has_more and event["type"] == "http.disconnect":
+            raise BrokenOff("the client went away")
+        has_more = event.get("more_body", False)
+        return event
+
+    return receive_or_fail
 
 
 def _by_position(path: str) -> tuple[str, Mapping[str, str]]:
@@ -153,6 +180,7 @@ class _Chain:
             Auth.USER: self._user,
             Auth.ADMIN: self._admin,
             Auth.APPSERVICE: self._appservice,
+            Auth.ANYBODY: self._anybody,
             Auth.SERVER: self._server,
         }[endpoint.auth]
 
@@ -162,6 +190,8 @@ class _Chain:
             answer = await self._answer(raw, params)
         except Exception as error:  # the floor's edge: every exception becomes a response
             answer = describe(error)
+            if self._endpoint.streams_body:
+                await _discard(raw)
         _send(response, answer)
         self._guards.observer.answered(self._endpoint, answer.status, perf_counter() - started)
 
@@ -187,11 +217,12 @@ class _Chain:
 
     async def _user(self, request: Request, _raw: falcon.asgi.Request) -> None:
         query = request.query() if request.raw_query else None
-        token = _token(request)
+        token = request.access_token
         if token is None:
             raise errors.MissingToken("This needs an access token.")
         acting_as = query.text("user_id") if query else None
-        device_id = query.text("device_id") if query else None
+        # COMPAT(mautrix 0.21): MSC3202 before v1.17.
+        device_id = (query.text("device_id") or query.text(_OLD_DEVICE_ID)) if query else None
         requester = await self._guards.authenticator.user(token, acting_as, device_id)
         self._admit(requester)
         request.identify(requester)
@@ -204,7 +235,7 @@ class _Chain:
             raise errors.UserLocked("This account is locked.", soft_logout=True)
 
     async def _optional_user(self, request: Request, raw: falcon.asgi.Request) -> None:
-        if _token(request) is not None:
+        if request.access_token is not None:
             await self._user(request, raw)
 
     async def _admin(self, request: Request, raw: falcon.asgi.Request) -> None:
@@ -213,10 +244,16 @@ class _Chain:
             raise errors.Forbidden("Only an administrator of this server may do this.")
 
     async def _appservice(self, request: Request, _raw: falcon.asgi.Request) -> None:
-        token = _token(request)
+        token = request.access_token
         if token is None:
             raise errors.MissingToken("This needs the token of an application service.")
         request.identify(await self._guards.authenticator.appservice(token))
+
+    async def _anybody(self, request: Request, _raw: falcon.asgi.Request) -> None:
+        token = request.access_token
+        requester = None if token is None else await self._guards.authenticator.appservice_or_none(token)
+        if requester is not None:
+            request.identify(requester)
 
     async def _server(self, request: Request, raw: falcon.asgi.Request) -> None:
         if self._guards.origins is None:
@@ -236,17 +273,6 @@ def _decode(params: Mapping[str, str], names: Mapping[str, str]) -> Mapping[str,
         raise errors.InvalidParam("The path is not valid UTF-8.") from error
 
 
-def _token(request: Request) -> str | None:
-    """Spec: client-server API, "Using access tokens"."""
-    header = request.headers.get("authorization")
-    if header is not None:
-        scheme, _, token = header.partition(" ")
-        return token.strip() if scheme.lower() == "bearer" else None
-    if "access_token=" in request.raw_query:
-        return request.query().text("access_token")
-    return None
-
-
 async def _read(raw: falcon.asgi.Request, limit: int) -> bytes:
     """The whole body.
 
@@ -259,6 +285,18 @@ async def _read(raw: falcon.asgi.Request, limit: int) -> bytes:
     if len(body) > limit:
         raise errors.EventTooLarge(f"The body may have at most {limit} bytes.")
     return body
+
+
+async def _discard(raw: falcon.asgi.Request) -> None:
+    """Read what a refused upload still sends: whoever is busy sending hears no answer, and finds the connection
+    closed instead. Bounded.
+    """
+    left = _DISCARDED_BYTES
+    try:
+        while left > 0 and (piece := await raw.stream.read(_DISCARDED_PIECE)):
+            left -= len(piece)
+    except BrokenOff:
+        return
 
 
 def _send(response: falcon.asgi.Response, answer: Response) -> None:

@@ -23,6 +23,9 @@ class Auth(Enum):
     OPTIONAL = "optional"  # a token is used if one is given
     USER = "user"  # an access token
     APPSERVICE = "appservice"  # the token of an application service
+    ANYBODY = (
+        "anybody"  # everybody, and an application service is known by its token; others' are not looked at
+    )
     SERVER = "server"  # another homeserver, by X-Matrix
     ADMIN = "admin"  # the access token of an administrator of this server
 
@@ -40,6 +43,8 @@ class Rate(Enum):
     REGISTRATION = "registration"
     FEDERATION = "federation"
     UPLOAD = "upload"
+    MEDIA = "media"
+    PREVIEW = "preview"
 
 
 class Api(Enum):

@@ -34,6 +34,8 @@ DEFAULT_ALLOWANCES: Final[Mapping[Rate, Allowance]] = {
     Rate.REGISTRATION: Allowance(per_second=0.1, burst=5),
     Rate.FEDERATION: Allowance(per_second=100, burst=1000),
     Rate.UPLOAD: Allowance(per_second=1, burst=30),
+    Rate.MEDIA: Allowance(per_second=50, burst=1000),
+    Rate.PREVIEW: Allowance(per_second=0.5, burst=30),
 }
 
 
@@ -47,7 +49,7 @@ class TokenBuckets:
         self._buckets: OrderedDict[tuple[Rate, str], tuple[float, float]] = OrderedDict()
 
     def check(self, endpoint: Endpoint, request: Request) -> None:
-        """Take one token. Application services are trusted by the administrator and are not counted.
+        """Take one token. Application services may be exempt, as their registrations say.
 
         Raises: LimitExceeded with the time after which the next token is there.
         """
@@ -55,7 +57,7 @@ class TokenBuckets:
         if allowance is None:
             return
         requester = request.requester_or_none
-        if requester is not None and requester.appservice_id is not None:
+        if requester is not None and requester.is_unlimited:
             return
         caller = request.origin or (requester.user_id if requester is not None else request.ip)
         self._take((endpoint.rate, caller), allowance)

@@ -10,17 +10,17 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, NewType, Protocol
-
-import msgspec
 
 BlobID = NewType("BlobID", str)
 """64 lower-case hexadecimal digits."""
 
 _BLOB_ID: Final = re.compile(r"[0-9a-f]{64}")
 _READ_BYTES: Final = 262_144
+_WRITE_BYTES: Final = 524_288
 
 
 class BlobTooLarge(Exception):
@@ -31,18 +31,27 @@ class BlobMissing(LookupError):
     """There is no such blob."""
 
 
-class StoredBlob(msgspec.Struct, frozen=True):
-    """What `put` stored."""
+class StagedBlob(Protocol):
+    """Bytes that are all here, but are no blob yet."""
 
-    blob_id: BlobID
-    size: int  # bytes
+    @property
+    def blob_id(self) -> BlobID: ...
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        ...
+
+    async def publish(self) -> None:
+        """Make them a blob; on return it survives a crash. Raises: OSError when the disk fails."""
+        ...
 
 
 class BlobStore(Protocol):
     """Where media and other large bytes are kept."""
 
-    async def put(self, chunks: AsyncIterable[bytes], max_bytes: int) -> StoredBlob:
-        """Store all of `chunks`; on return they survive a crash.
+    def stage(self, chunks: AsyncIterable[bytes], max_bytes: int) -> AbstractAsyncContextManager[StagedBlob]:
+        """Take all of `chunks`; what is not published when the block is left is gone.
 
         Raises: BlobTooLarge above `max_bytes`; OSError when the disk fails; what `chunks` raises.
         """
@@ -78,23 +87,18 @@ class DiskBlobStore:
         """Create the directory if it is not there. Raises: OSError."""
         self._root = root
         self._partial = root / "partial"
+        self._synced: set[Path] = set()  # directories of blobs whose own names are on disk: 65,536 at most
         self._partial.mkdir(parents=True, exist_ok=True)
 
-    async def put(self, chunks: AsyncIterable[bytes], max_bytes: int) -> StoredBlob:
+    @asynccontextmanager
+    async def stage(self, chunks: AsyncIterable[bytes], max_bytes: int) -> AsyncIterator[StagedBlob]:
         partial = await asyncio.to_thread(_Partial, self._partial)
-        size = 0
         try:
-            async for chunk in chunks:
-                size += len(chunk)
-                if size > max_bytes:
-                    raise BlobTooLarge(f"more than {max_bytes} bytes")
-                await asyncio.to_thread(partial.append, chunk)
-            blob_id = BlobID(partial.digest.hexdigest())
-            await asyncio.to_thread(self._publish, partial, blob_id)
+            await _fill(partial, chunks, max_bytes)
+            yield _Staged(partial, self._publish)
         finally:
             # Not in a thread: a cancelled upload must not leave before its file is gone.
             partial.discard()
-        return StoredBlob(blob_id, size)
 
     async def read(self, blob_id: BlobID, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         file = await asyncio.to_thread(self._open, blob_id, start)
@@ -154,8 +158,12 @@ class DiskBlobStore:
         target = self._path(blob_id)
         target.parent.mkdir(parents=True, exist_ok=True)
         partial.path.replace(target)
-        for directory in (target.parent, target.parent.parent, self._root):
-            _sync_directory(directory)
+        _sync_directory(target.parent)
+        if target.parent not in self._synced:
+            # Whoever made them: their names may not be on disk yet.
+            _sync_directory(target.parent.parent)
+            _sync_directory(self._root)
+            self._synced.add(target.parent)
 
 
 class _Partial:
@@ -166,14 +174,46 @@ class _Partial:
         self.path = Path(path)
         self.file = os.fdopen(descriptor, "wb")
         self.digest = hashlib.sha256()
+        self.size = 0
 
-    def append(self, chunk: bytes) -> None:
-        self.file.write(chunk)
-        self.digest.update(chunk)
+    def append(self, chunks: Sequence[bytes]) -> None:
+        for chunk in chunks:
+            self.file.write(chunk)
+            self.digest.update(chunk)
+            self.size += len(chunk)
 
     def discard(self) -> None:
         self.file.close()
         self.path.unlink(missing_ok=True)
+
+
+class _Staged:
+    """A partial file that is complete."""
+
+    def __init__(self, partial: _Partial, publish: Callable[[_Partial, BlobID], None]) -> None:
+        self._partial = partial
+        self._publish = publish
+        self.blob_id: Final = BlobID(partial.digest.hexdigest())
+        self.size: Final = partial.size
+
+    async def publish(self) -> None:
+        await asyncio.to_thread(self._publish, self._partial, self.blob_id)
+
+
+async def _fill(partial: _Partial, chunks: AsyncIterable[bytes], max_bytes: int) -> None:
+    """Write everything, many small chunks in one visit to another thread. Raises: BlobTooLarge."""
+    waiting: list[bytes] = []
+    waiting_bytes = received = 0
+    async for chunk in chunks:
+        received += len(chunk)
+        if received > max_bytes:
+            raise BlobTooLarge(f"more than {max_bytes} bytes")
+        waiting.append(chunk)
+        waiting_bytes += len(chunk)
+        if waiting_bytes >= _WRITE_BYTES:
+            await asyncio.to_thread(partial.append, waiting)
+            waiting, waiting_bytes = [], 0
+    await asyncio.to_thread(partial.append, waiting)
 
 
 def _sync_directory(path: Path) -> None:

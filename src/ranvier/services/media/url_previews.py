@@ -1,0 +1,106 @@
+"""What a link leads to, for clients that show it below a message.
+
+One fetch serves all who ask at the same time, and whoever asks within the hour. What goes wrong is told alike, whatever
+it was: the answer must not map networks for anybody.
+
+Spec: client-server API, GET /media/preview_url.
+"""
+
+import asyncio
+import hashlib
+import logging
+from typing import Final
+
+import orjson
+
+from ranvier.core.errors import BadGateway, InvalidParam
+from ranvier.core.media.disposition import essence
+from ranvier.io.clock import Clock
+from ranvier.io.ports import RemoteFault
+from ranvier.services.media.open_graph import IMAGE, decode_page, read_properties
+from ranvier.services.media.preview_images import PreviewImages, Properties
+from ranvier.services.media.web import BadUrl, Web, read_head
+from ranvier.services.remote.flights import Flights
+from ranvier.store.database import Database
+from ranvier.store.tables.media_previews import find_url_preview, upsert_url_preview
+
+log = logging.getLogger(__name__)
+
+MAX_PAGE_BYTES: Final = 1_048_576
+KEEP_MS: Final = 3_600_000
+AT_ONCE: Final = 10
+"""Pages that are fetched at a time; more wait."""
+DEADLINE_S: Final = 45.0
+"""Of a page and its picture together."""
+
+_PAGES: Final = frozenset({"text/html", "application/xhtml+xml", "application/xml", "text/xml"})
+
+_ACCEPT_PAGE: Final = "text/html,application/xhtml+xml;q=0.9,image/*;q=0.8,*/*;q=0.1"
+_ACCEPT_IMAGE: Final = "image/*"
+
+
+class UrlPreviews:
+    """Makes previews, and remembers them."""
+
+    def __init__(
+        self,
+        db: Database,
+        web: Web,
+        images: PreviewImages,
+        clock: Clock,
+    ) -> None:
+        self._db = db
+        self._web = web
+        self._images = images
+        self._clock = clock
+        self._flights: Flights[str, bytes] = Flights()
+        self._slots = asyncio.Semaphore(AT_ONCE)
+
+    async def get(self, url: str) -> bytes:
+        """The preview of a page, JSON. Raises: InvalidParam; BadGateway when the page cannot be had."""
+        try:
+            url = self._web.parse(url)
+        except BadUrl as error:
+            raise InvalidParam(f"url: {error}.") from error
+        url_hash = hashlib.sha256(url.encode()).digest()
+        known = await self._db.read(find_url_preview, url_hash, self._clock.now_ms())
+        if known is not None:
+            return known
+        return await self._flights.fly(url, lambda: self._make(url, url_hash))
+
+    async def _make(self, url: str, url_hash: bytes) -> bytes:
+        try:
+            async with self._slots, self._clock.timeout(DEADLINE_S):
+                properties = await self._read(url)
+        except (RemoteFault, BadUrl, TimeoutError, OSError) as error:
+            log.info("no preview of %s: %s", url[:200], error)
+            raise BadGateway("There is no preview of this page.") from error
+        preview = orjson.dumps(properties)
+        now_ms = self._clock.now_ms()
+        await self._db.write(upsert_url_preview, url_hash, url, preview, now_ms, now_ms + KEEP_MS)
+        return preview
+
+    async def _read(self, url: str) -> Properties:
+        """Raises: RemoteFault, BadUrl."""
+        async with self._web.open(url, _ACCEPT_PAGE) as file:
+            kind = essence(file.content_type)
+            if kind.startswith("image/"):
+                return await self._images.keep(file) or {}
+            if kind not in _PAGES:
+                return {}
+            body = await read_head(file, MAX_PAGE_BYTES)
+        text = decode_page(body, file.content_type)
+        properties: Properties = dict(await asyncio.to_thread(read_properties, text, file.url))
+        image = properties.pop(IMAGE, None)
+        # What is said about a picture must be true of the copy that is shown.
+        properties = {name: value for name, value in properties.items() if not name.startswith(f"{IMAGE}:")}
+        return properties | (await self._find_image(image) if image else {})
+
+    async def _find_image(self, url: str) -> Properties:
+        """A preview without its picture is still one."""
+        try:
+            async with self._web.open(url, _ACCEPT_IMAGE) as file:
+                return await self._images.keep(file) or {}
+        except (RemoteFault, BadUrl) as error:
+            log.info("no picture from %s: %s", url[:200], error)
+            return {}
