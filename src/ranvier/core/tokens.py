@@ -7,6 +7,7 @@ for. But each form is read strictly, so that what we never issued is refused and
 | ----------------------- | --------------------------------------------------------------------- |
 | `s<position>`           | sync: every change up to and with this position is known              |
 | `s<position>_<epoch>`   | the same, in a later life of a database that was restored from backup |
+| `l<position>_<…>_<…>`   | sliding sync: the same, and which connection and which answer of it |
 | `t<room_order>`         | a point of a room's timeline, just behind the event with this order   |
 | `p<base64url>`          | where a list goes on: a few numbers and strings, its own affair       |
 """
@@ -32,6 +33,7 @@ MIN_ROOM_ORDER: Final = -(2**63)
 MAX_LIST_TOKEN_CHARS: Final = 2048
 
 _SYNC: Final = re.compile(r"s(0|[1-9][0-9]{0,18})(?:_([1-9][0-9]{0,18}))?")
+_SLIDING: Final = re.compile(r"l(0|[1-9][0-9]{0,18})_([1-9][0-9]{0,18})_([1-9][0-9]{0,18})")
 _ROOM: Final = re.compile(r"t(0|-?[1-9][0-9]{0,18})")
 _LIST: Final = re.compile(r"p([A-Za-z0-9_-]+)")
 
@@ -60,13 +62,36 @@ def parse_sync_token(text: object) -> SyncToken:
     return SyncToken(position, epoch)
 
 
+class SlidingToken(msgspec.Struct, frozen=True):
+    """A `pos` of sliding sync. `life`: of which connection, since it began anew. `answer`: after which answer."""
+
+    position: int
+    life: int
+    answer: int
+
+
+def encode_sliding_token(token: SlidingToken) -> str:
+    return f"l{token.position}_{token.life}_{token.answer}"
+
+
+def parse_sliding_token(text: object) -> SlidingToken:
+    """Raises: BadToken. Whether there is such a connection is the caller's question."""
+    match = _SLIDING.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise BadToken("this is no position of sliding sync")
+    token = SlidingToken(int(match[1]), int(match[2]), int(match[3]))
+    if token.position > MAX_POSITION or max(token.life, token.answer) > MAX_ROOM_ORDER:
+        raise BadToken("this position of sliding sync lies beyond any")
+    return token
+
+
 def encode_room_token(room_order: int) -> str:
     """The point just behind the event with this order: going backwards from it, that event comes first."""
     return f"t{room_order}"
 
 
 def parse_room_token(text: object) -> int:
-    """The room_order of a point in a timeline, from a token of /messages and the like or from a sync token.
+    """The room_order of a point in a timeline, from a token of /messages and the like or from one of either sync.
 
     Raises: BadToken.
     """
@@ -74,7 +99,8 @@ def parse_room_token(text: object) -> int:
         raise BadToken("a token is a string")
     match = _ROOM.fullmatch(text)
     if match is None:
-        return room_order_of(parse_sync_token(text).position)
+        sync = parse_sliding_token(text) if text.startswith("l") else parse_sync_token(text)
+        return room_order_of(sync.position)
     order = int(match[1])
     if not MIN_ROOM_ORDER <= order <= MAX_ROOM_ORDER:
         raise BadToken("this token lies beyond any event")

@@ -1,5 +1,7 @@
 """Sync: what clients are told, by one endpoint that reads what all the other areas wrote."""
 
+import msgspec
+
 from ranvier.app.compose.foundation import Composed, Foundation
 from ranvier.historical.sync_v3.sessions import ClassicSync
 from ranvier.http.client.old_sync import OldSync
@@ -24,29 +26,48 @@ from ranvier.services.sync.waking import CompanyWaker
 from ranvier.store.tables.to_device import delete_acknowledged
 
 
-def compose_sync(foundation: Foundation, presence: PresenceTracker) -> Composed:
-    """`presence` hears of every request."""
-    ports, interner, waiters = foundation.ports, foundation.interner, foundation.waiters
-    db, clock = ports.db, ports.clock
+class SyncParts(msgspec.Struct, frozen=True):
+    """What classic and sliding sync have in common."""
+
+    standings: Standings
+    slices: Slices
+    cache: SliceCache
+    showing: Showing
+    aggregations: Aggregations
+
+
+def lay_sync(foundation: Foundation) -> SyncParts:
+    """Make it, and begin to listen for changes."""
+    ports, interner = foundation.ports, foundation.interner
     changes = StateChanges(interner, foundation.nodes)
-    slices = Slices(interner, foundation.presenting, foundation.sight, changes)
     showing = Showing(foundation.presenting, foundation.sight)
-    aggregations = Aggregations(showing)
-    rooms = RoomsReader(interner, slices, aggregations, clock)
     # Where there is sync v3, what classic sync has got may still be wanted by another session of the device.
     delete = (
-        ClassicSync(clock).acknowledge
+        ClassicSync(ports.clock).acknowledge
         if ports.config.historical.sync_v3_2021.enabled
         else delete_acknowledged
     )
-    standings = Standings(db, foundation.changes, waiters, clock, delete)
+    standings = Standings(ports.db, foundation.changes, foundation.waiters, ports.clock, delete)
     cache = SliceCache(foundation.changes)
-    db.subscribe(cache.hear)
+    ports.db.subscribe(cache.hear)
+    slices = Slices(interner, foundation.presenting, foundation.sight, changes)
+    return SyncParts(standings, slices, cache, showing, Aggregations(showing))
+
+
+def compose_sync(foundation: Foundation, parts: SyncParts, presence: PresenceTracker) -> Composed:
+    """`presence` hears of every request."""
+    ports, interner, waiters = foundation.ports, foundation.interner, foundation.waiters
+    db, clock, standings = ports.db, ports.clock, parts.standings
+    rooms = RoomsReader(interner, parts.slices, parts.aggregations, clock)
     batches = Batches(db, SyncReader(interner, rooms, clock))
-    sync = Sync(db, standings, waiters, batches, cache, clock)
+    sync = Sync(db, standings, waiters, batches, parts.cache, clock)
     filters = SyncFilters(db)
     history = History(
-        db, clock, showing, Pages(interner, foundation.nodes, showing, aggregations), fill_nothing
+        db,
+        clock,
+        parts.showing,
+        Pages(interner, foundation.nodes, parts.showing, parts.aggregations),
+        fill_nothing,
     )
     waker = CompanyWaker(db, waiters)
     db.subscribe(waker.hear)

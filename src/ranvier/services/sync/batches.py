@@ -2,25 +2,33 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
-from ranvier.services.sync.reading import Job, Result, SyncReader
-from ranvier.store.database import Database
+from ranvier.store.database import Database, ReadTxn
 
 MAX_BATCH: Final = 200
 """Requests that are read together."""
 
 
-_Waiting = tuple[Job, asyncio.Future[Result]]
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+JobIn = TypeVar("JobIn", contravariant=True)
+ResultOut = TypeVar("ResultOut", covariant=True)
 
 
-class Batches:
+class Reader(Protocol[JobIn, ResultOut]):
+    """Reads in one transaction, on any thread."""
+
+    def read_all(self, txn: ReadTxn, jobs: Sequence[JobIn], /) -> Sequence[ResultOut]: ...
+
+
+class Batches(Generic[Job, Result]):
     """Reads for many requests: what waits while a read is under way is read together by the next one."""
 
-    def __init__(self, db: Database, reader: SyncReader) -> None:
+    def __init__(self, db: Database, reader: Reader[Job, Result]) -> None:
         self._db = db
         self._reader = reader
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[tuple[Job, asyncio.Future[Result]]] = []
         self._task: asyncio.Task[None] | None = None
 
     async def run_alone(self, job: Job) -> Result:
@@ -44,7 +52,7 @@ class Batches:
         finally:
             self._task = None
 
-    async def _read(self, batch: Sequence[_Waiting]) -> None:
+    async def _read(self, batch: Sequence[tuple[Job, asyncio.Future[Result]]]) -> None:
         wanted = [(job, future) for job, future in batch if not future.done()]
         try:
             results = await self._db.read(self._reader.read_all, [job for job, _ in wanted])

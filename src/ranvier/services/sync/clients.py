@@ -5,6 +5,7 @@ All of it is kept in memory, can be read or found out again, and is forgotten wh
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from ranvier.io.clock import Clock
@@ -13,7 +14,7 @@ from ranvier.services.requester import Requester
 from ranvier.services.sync.answers import encode_answer
 from ranvier.services.sync.reading import Result
 from ranvier.services.sync.standing import Standing, read_standing
-from ranvier.store.database import Database
+from ranvier.store.database import Database, WriteTxn
 from ranvier.store.tables.to_device import delete_acknowledged
 
 MAX_CLIENTS: Final = 20_000
@@ -22,14 +23,24 @@ IDLE_S: Final = 300.0
 
 SWEEP_S: Final = 60.0
 
+CATCH_UP_S: Final = 5.0
+CATCH_UP_STEP_S: Final = 0.02
+
+RENOTED_S: Final = 24 * 3600.0
+"""How often an acknowledgement is repeated, though nothing new was delivered: it shows that somebody syncs."""
+
+Delete = Callable[[WriteTxn, int, int], int]
+"""Deletes the messages of a device that it has got up to a position, some at a time; how many."""
+
 
 class Acknowledged:
     """Messages to devices that have arrived there: to be deleted, soon."""
 
     name = "to-device acknowledgements"
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, delete: Delete) -> None:
         self._db = db
+        self._delete = delete
         self._positions: dict[int, int] = {}  # device_nid -> up to where
         self._some = asyncio.Event()
 
@@ -44,14 +55,14 @@ class Acknowledged:
             self._some.clear()
             while self._positions:
                 device_nid, position = self._positions.popitem()
-                while await self._db.write(delete_acknowledged, device_nid, position):
+                while await self._db.write(self._delete, device_nid, position):
                     pass
 
 
 class Client:
     """One device of a user."""
 
-    __slots__ = ("_acknowledged", "_delivered", "keys_told", "requester", "seen_s", "standing")
+    __slots__ = ("_acknowledged", "_delivered", "_noted_s", "keys_told", "requester", "seen_s", "standing")
 
     def __init__(self, requester: Requester, acknowledged: Acknowledged) -> None:
         self.requester = requester
@@ -59,13 +70,18 @@ class Client:
         self.seen_s = 0.0
         self.keys_told: bytes | None = None
         self._acknowledged = acknowledged
+        self._noted_s = 0.0
         self._delivered: int | None = 0  # position of the last message; None: nothing to acknowledge
 
     def acknowledge(self, since: int) -> None:
         """The device has got all up to `since`."""
         device_nid = self.requester.device_nid
-        if device_nid is not None and self._delivered is not None and since >= self._delivered:
+        if device_nid is None:
+            return
+        is_due = self._delivered is None and self.seen_s - self._noted_s > RENOTED_S
+        if is_due or (self._delivered is not None and since >= self._delivered):
             self._delivered = None
+            self._noted_s = self.seen_s
             self._acknowledged.note(device_nid, since)
 
     def answered(self, result: Result) -> bytes:
@@ -81,12 +97,19 @@ class Standings:
 
     name = "idle clients"
 
-    def __init__(self, db: Database, changes: Changes, waiters: Waiters, clock: Clock) -> None:
+    def __init__(
+        self,
+        db: Database,
+        changes: Changes,
+        waiters: Waiters,
+        clock: Clock,
+        delete: Delete = delete_acknowledged,
+    ) -> None:
         self._db = db
         self._changes = changes
         self._waiters = waiters
         self._clock = clock
-        self.acknowledged = Acknowledged(db)
+        self.acknowledged = Acknowledged(db, delete)
         self._clients: OrderedDict[tuple[int, int | None], Client] = OrderedDict()
 
     def client(self, requester: Requester) -> Client:
@@ -121,6 +144,17 @@ class Standings:
         standing = await self._db.read(read_standing, user_nid, device_nid, now, old)
         client.standing = standing
         return standing
+
+    async def has_reached(self, position: int) -> bool:
+        """Whether this process knows of `position`, after waiting a moment for it if need be: another process
+        that answered the client before may have heard of its own changes, and of all others', sooner.
+        """
+        deadline = self._clock.monotonic() + CATCH_UP_S
+        while self._db.position() < position:
+            if self._clock.monotonic() >= deadline or self._waiters.is_closed:
+                return False
+            await self._clock.sleep(CATCH_UP_STEP_S)
+        return True
 
     def changed(self, client: Client, since: int) -> Changed | None:
         """What changed for the client since a position; None: it cannot be told from memory."""

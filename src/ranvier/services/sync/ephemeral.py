@@ -44,7 +44,7 @@ def read_ephemeral(
         groups.setdefault((window.since, window.until), {})[window.room_nid] = window
     for (since, until), group in groups.items():
         wanted = [nid for nid in group if _passes(profile, "m.typing", room_ids[nid])]
-        for nid, event in _read_typing(txn, interner, wanted, since, until).items():
+        for nid, event in read_typing(txn, interner, wanted, since, until).items():
             typing_events[group[nid]] = event
         wanted = [nid for nid in group if _passes(profile, "m.receipt", room_ids[nid])]
         stored = (
@@ -75,7 +75,7 @@ def receipt_contents(
     return contents
 
 
-def _read_typing(
+def read_typing(
     txn: ReadTxn, interner: Interner, room_nids: Collection[int], since: int | None, until: int
 ) -> dict[int, bytes]:
     """Where the set of those who type changed, or from the beginning: where somebody types."""

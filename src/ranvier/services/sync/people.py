@@ -48,8 +48,9 @@ def read_device_lists(
     for room_nid in company.entered:
         changed.update(nid for nid, _ in memberships.list_members(txn, room_nid))
     changed.update(find_user_nids(txn, interner, list(company.came)).values())
-    # Coming into a room is no news about oneself.
-    changed = changed | {user_nid} if user_nid in updated else changed - {user_nid}
+    # Who came into a room is among those who now share it: the user's other devices are to look, too.
+    if user_nid in updated:
+        changed.add(user_nid)
     gone = set(find_user_nids(txn, interner, list(company.went)).values())
     for room_nid in company.quitted:
         gone.update(nid for nid, _ in memberships.list_members(txn, room_nid))
@@ -99,13 +100,14 @@ def read_presence(
     }
     names = list_user_ids(txn, interner, found)
     return [
-        _presence_event(one, names[nid], now_ms)
+        presence_event(one, names[nid], now_ms)
         for nid, one in found.items()
         if not selector.checks or selector.matches(FilterableEvent("m.presence", names[nid]))
     ]
 
 
-def _presence_event(one: Presence, user_id: UserID, now_ms: int) -> bytes:
+def presence_event(one: Presence, user_id: UserID, now_ms: int) -> bytes:
+    """A user's presence as clients get it."""
     content: dict[str, object] = {
         "presence": one.state.value,
         "currently_active": one.currently_active,

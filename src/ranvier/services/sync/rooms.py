@@ -34,7 +34,7 @@ from ranvier.services.sync.unread import Unread, encode_unread, read_unread
 from ranvier.store.database import ReadTxn
 from ranvier.store.tables.account_data import GLOBAL, AccountData
 from ranvier.store.tables.interned import Interner
-from ranvier.store.tables.memberships import INVITE, JOIN
+from ranvier.store.tables.memberships import BAN, INVITE, JOIN, LEAVE
 from ranvier.store.tables.receipts import list_private_receipts
 from ranvier.store.tables.timeline import live_order
 
@@ -99,6 +99,8 @@ class RoomsReader:
                 joined = self._slices.with_own_member(txn, joined, asked.requester, profile)
             joined += self._own_slices(txn, asked, plan.new)
         left = self._own_slices(txn, asked, plan.left)
+        if any(not part.timeline for part in left):
+            left = self._slices.with_own_member(txn, left, asked.requester, profile, (LEAVE, BAN))
         if asked.changed is None or asked.changed.user:
             rooms = frozenset(part.window.room_nid for part in joined)
             unread = read_unread(txn, ((asked.requester.user_nid, rooms),))

@@ -44,6 +44,7 @@ class Slice(msgspec.Struct, frozen=True):
     prev_order: int
     state: Sequence[Entry]
     members: Sequence[Entry]  # lazily loaded: of use to those who do not have them yet
+    removed: Sequence[int]  # state slots that are empty now, and were not
     summary: Summary | None
     typing: bytes | None  # an event
     receipts: Receipts  # public ones
@@ -140,13 +141,20 @@ class Slices:
         return self._finish(txn, stretches, changes, room_ids, profile, seen)
 
     def with_own_member(
-        self, txn: ReadTxn, parts: Sequence[Slice], requester: Requester, profile: Profile
+        self,
+        txn: ReadTxn,
+        parts: Sequence[Slice],
+        requester: Requester,
+        profile: Profile,
+        memberships: Collection[str] = (JOIN,),
     ) -> list[Slice]:
-        """The slices with the user's own member event, which a full state has even if it is lazy.
+        """The slices with the user's own member event of one of these memberships: which a full state has even
+        if it is lazy, and which ended an invite to a room that this server is not in.
 
         Cost: 2 queries for all.
         """
-        nids = {one.room_nid: one.event_nid for one in list_rooms_of_user(txn, requester.user_nid)}
+        own = list_rooms_of_user(txn, requester.user_nid, memberships)
+        nids = {one.room_nid: one.event_nid for one in own}
         wanted = {
             part.window.room_nid: nids[part.window.room_nid]
             for part in parts
@@ -158,7 +166,7 @@ class Slices:
             for facts in self._presenting.facts(txn, list(records.values()), with_replaced=False)
         }
         return [
-            msgspec.structs.replace(part, members=[*part.members, entries[part.window.room_nid]])
+            _with_member(part, entries[part.window.room_nid], profile)
             if part.window.room_nid in entries
             else part
             for part in parts
@@ -194,6 +202,7 @@ class Slices:
                 prev_order=stretch.prev_order,
                 state=[state[nid] for nid in change.state.values() if nid in state],
                 members=[state[nid] for nid in members.values() if nid in state],
+                removed=[slot for slot, (_, after) in change.changed.items() if after is None],
                 summary=summaries.get(window),
                 typing=typing_events.get(window),
                 receipts=read.get(window, {}),
@@ -294,3 +303,9 @@ def _list_related(txn: ReadTxn, stretches: Mapping[Window, Stretch]) -> set[int]
         record.event_id for stretch in stretches.values() if stretch.limited for record in stretch.records
     ]
     return list_rooms_related(txn, event_ids) if event_ids else set()
+
+
+def _with_member(part: Slice, entry: Entry, profile: Profile) -> Slice:
+    if profile.lazy:
+        return msgspec.structs.replace(part, members=[*part.members, entry])
+    return msgspec.structs.replace(part, state=[*part.state, entry])

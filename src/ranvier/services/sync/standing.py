@@ -119,6 +119,8 @@ def plan_first(txn: ReadTxn, user_nid: int, standing: Standing, *, include_leave
             pending.append(Pending(one.room_nid, one.event_nid, one.membership))
         elif _was_joined(memberships.list_room_membership_changes(txn, user_nid, one.room_nid)):
             left.append(Window(one.room_nid, None, one.position, True))
+        elif one.membership == LEAVE:
+            left.append(Window(one.room_nid, one.position - 1, one.position, False))
     return Plan((), new, left, pending)
 
 

@@ -20,9 +20,6 @@ from ranvier.services.sync.slices import Slice
 from ranvier.services.sync.standing import Standing
 from ranvier.store.database import Database
 
-CATCH_UP_S: Final = 5.0
-CATCH_UP_STEP_S: Final = 0.02
-
 _NOTHING: Final = Changed(frozenset(), False, frozenset())
 
 
@@ -48,7 +45,7 @@ class Sync:
 
     async def sync(self, requester: Requester, request: SyncRequest) -> bytes:
         """The response (JSON). Waits up to the request's timeout if there is nothing to tell."""
-        if request.since is not None and not await self._has_reached(request.since):
+        if request.since is not None and not await self._standings.has_reached(request.since):
             # A token of a database that is no more: what the client knows may never have been.
             request = msgspec.structs.replace(request, since=None)
         known_members = self._known_members(requester, request)
@@ -66,17 +63,6 @@ class Sync:
                 requester.user_nid, device_id, request.profile, request.since, result.now, result.members
             )
         return client.answered(result)
-
-    async def _has_reached(self, position: int) -> bool:
-        """Whether this process knows of `position`, after waiting a moment for it if need be: another process
-        that answered the client before may have heard of its own changes, and of all others', sooner.
-        """
-        deadline = self._clock.monotonic() + CATCH_UP_S
-        while self._db.position() < position:
-            if self._clock.monotonic() >= deadline or self._waiters.is_closed:
-                return False
-            await self._clock.sleep(CATCH_UP_STEP_S)
-        return True
 
     async def _read_first(
         self, requester: Requester, request: SyncRequest, standing: Standing, known_members: frozenset[Member]

@@ -1,0 +1,1 @@
+"""The two forms of simplified sliding sync, around one engine (`services.sliding`)."""

@@ -1,0 +1,1 @@
+"""Simplified sliding sync (MSC4186): docs/adr/0007-sliding-sync.md."""
