@@ -5,7 +5,10 @@ import asyncio
 import pytest
 
 from ranvier.services.sync.reading import MAX_TO_DEVICE
-from ranvier.store.tables.to_device import Addressee, insert_messages
+from ranvier.store.database import Kind
+from ranvier.store.tables.devices import find_device
+from ranvier.store.tables.interned import find_user_nids
+from ranvier.store.tables.to_device import Addressee, delete_acknowledged, insert_messages
 
 C = "/_matrix/client/v3"
 
@@ -150,3 +153,75 @@ async def test_names_have_bounds(homeserver):
 async def test_without_a_token(homeserver, token, errcode):
     answer = await homeserver.client.as_user(token).put(f"{C}/sendToDevice/m.test/1", {"messages": {}})
     assert (answer.status, answer.errcode) == (401, errcode)
+
+
+class Counting:
+    """A transaction that counts the rows that it reads."""
+
+    def __init__(self, txn):
+        self._txn = txn
+        self.rows = 0
+
+    def __getattr__(self, name):
+        return getattr(self._txn, name)
+
+    def all(self, sql, /, **params):
+        rows = self._txn.all(sql, **params)
+        self.rows += len(rows)
+        return rows
+
+
+async def test_a_hundred_thousand_waiting_messages_slow_nobody(homeserver):
+    """Neither the device, which gets them in parts, nor others, whose writes come in between when they are deleted."""
+    alice, bob = await homeserver.register("alice"), await homeserver.register("bob")
+    db, interner = homeserver.foundation.ports.db, homeserver.foundation.interner
+    total = 100_000
+
+    def fill(txn):
+        user_nid = find_user_nids(txn, interner, [bob.user_id])[bob.user_id]
+        device = find_device(txn, user_nid, bob.device_id)
+        for first in range(0, total, 1_000):
+            rows = [
+                {"device_nid": device.device_nid, "position": txn.next_position(), "content": b'{"n":%d}' % n}
+                for n in range(first, first + 1_000)
+            ]
+            txn.execute_many(
+                "INSERT INTO to_device_messages (device_nid, position, sender, type, content) "
+                "VALUES (:device_nid, :position, '@alice:test', 'm.test', :content)",
+                rows,
+            )
+        txn.hint(Kind.USER, user_nid)
+        return device.device_nid
+
+    device_nid = await db.write(fill)
+    read = db.read
+    counted = []
+
+    def count(txn, fn, *args, **kwargs):
+        counting = Counting(txn)
+        answer = fn(counting, *args, **kwargs)
+        counted.append(counting.rows)
+        return answer
+
+    db.read = lambda fn, *args, **kwargs: read(count, fn, *args, **kwargs)
+    try:
+        since, got = None, []
+        for _ in range(3):
+            events, since = await receive(bob, since)
+            assert len(events) == MAX_TO_DEVICE
+            got += [event["content"]["n"] for event in events]
+        assert got == list(range(3 * MAX_TO_DEVICE))
+        await receive(alice)
+    finally:
+        del db.read
+    assert max(counted) < 2 * MAX_TO_DEVICE
+
+    # Acknowledged all at once: each write deletes a part only.
+    def acknowledge(txn):
+        return delete_acknowledged(txn, device_nid, txn.position)
+
+    parts = 0
+    while (deleted := await db.write(acknowledge)) > 0:
+        assert deleted <= 1_000
+        parts += 1
+    assert parts >= (total - 3 * MAX_TO_DEVICE) / 1_000

@@ -4,7 +4,7 @@ The copy is one moment's snapshot. While it is made the server goes on; only its
 shrink. The file appears under its name when it is whole, checked and on disk, and not before. (PostgreSQL has
 pg_dump.)
 
-Not handled here: one-time keys that were handed out after the backup come back with it.
+What must not be given out twice is not in the copy: `restored`.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from typing import Final
 from ranvier.store.database import StoreFault
 from ranvier.store.dialect import Engine
 from ranvier.store.migrate import check_known, list_migrations
+from ranvier.store.restored import forget_given_out
 from ranvier.store.sqlite import connect, fault
 
 PAGES_A_STEP: Final = 2_000
@@ -43,6 +44,9 @@ def back_up(source: Path, target: Path, tell: Callable[[int, int], None] | None 
         raise BackupFailed(f"cannot write {partial}: {error.strerror}") from error
     try:
         _copy(source, partial, tell)
+        with contextlib.closing(sqlite3.connect(partial, isolation_level=None)) as copy:
+            copy.execute("PRAGMA journal_mode = DELETE").fetchall()
+            forget_given_out(copy)
         if problems := check(partial):
             raise BackupFailed(f"the copy is damaged: {problems[0]}")
         _sync(partial)

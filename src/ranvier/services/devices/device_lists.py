@@ -36,7 +36,8 @@ class DeviceLists(msgspec.Struct, frozen=True):
 
 
 class Moved(msgspec.Struct, frozen=True):
-    """Who came into rooms of a user, or left them: user_nids. Coming and going of the user is that of all others."""
+    """Who came into rooms of a user, or left them: user_nids. Coming and going of the user is that of all others;
+    who comes is among those who came."""
 
     came: Collection[int]
     went: Collection[int]
@@ -98,7 +99,7 @@ def read_moved(txn: ReadTxn, user_nid: int, since: int, up_to: int) -> Moved:
                 (came if is_in else went).add(member.user_nid)
             elif member.position > since:
                 went.add(member.user_nid)
-    return Moved(came - {user_nid}, went - {user_nid})
+    return Moved(came, went - {user_nid})
 
 
 def _own_moves(txn: ReadTxn, user_nid: int, since: int, up_to: int) -> dict[int, bool]:

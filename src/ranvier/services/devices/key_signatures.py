@@ -186,7 +186,10 @@ def _target(requester: Requester, user_id: UserID, target_id: str, known: _Known
     if nid is None:
         return None
     stored = known.cross_signing[nid].get(MASTER)
-    document = known.masters.get(user_id) if stored is None else orjson.loads(stored.json)
+    # What was just asked for is newer than what is kept of users of other servers.
+    document = known.masters.get(user_id)
+    if document is None and stored is not None:
+        document = orjson.loads(stored.json)
     try:
         master = None if document is None else parse_cross_signing_key(document, user_id, MASTER)
     except BadKey:

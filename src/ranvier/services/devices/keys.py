@@ -32,7 +32,7 @@ from ranvier.store.tables.cross_signing import (
     list_cross_signing_keys,
     list_signatures,
 )
-from ranvier.store.tables.device_lists import list_fresh, list_remote_devices
+from ranvier.store.tables.device_lists import follow, list_fresh, list_remote_devices, list_strangers
 from ranvier.store.tables.devices import list_devices_of_users
 from ranvier.store.tables.interned import Interner, find_user_nids, list_user_ids
 
@@ -77,9 +77,12 @@ class Keys:
     ) -> KeyAnswer:
         """The keys of users, as far as the requester may see them and their servers can be reached.
 
-        Cost: one read; a request to each server whose users' devices are not known here.
+        Cost: one read; a request to each server whose users' devices are not known here. Those who share a room
+        with this server are known from then on: one write.
         """
-        found, unknown = await self._db.read(read_keys, self._interner, wanted, requester)
+        found, unknown, strangers = await self._db.read(_read, self._interner, wanted, requester)
+        if strangers:
+            await self._db.write(follow, strangers)
         answers, failures = await ask_all(
             self._clock, timeout_ms, group_by_server(unknown), self._remote.query_keys
         )
@@ -93,12 +96,21 @@ class Keys:
         )
 
 
+def _read(
+    txn: ReadTxn, interner: Interner, wanted: Wanted, requester: Requester
+) -> tuple[KeysFound, Wanted, list[int]]:
+    """What can be answered from here; whose servers have to be asked; who of these may be followed (user_nids)."""
+    found, unknown = read_keys(txn, interner, wanted, requester)
+    nids = find_user_nids(txn, interner, unknown)
+    return found, unknown, list_strangers(txn, nids.values()) if nids else []
+
+
 def read_keys(
-    txn: ReadTxn, interner: Interner, wanted: Wanted, requester: Requester | None
+    txn: ReadTxn, interner: Interner, wanted: Wanted, requester: Requester | None, *, names: bool = True
 ) -> tuple[KeysFound, Wanted]:
     """What can be answered from here, and the remote users whose servers have to be asked.
 
-    `requester` None: what everybody may see, for other servers; then device names are left out.
+    `requester` None: what everybody may see, for other servers. `names`: with those of devices.
     Cost: at most 8 queries, whatever the number of users and devices.
     """
     nids = find_user_nids(txn, interner, wanted)
@@ -111,7 +123,7 @@ def read_keys(
     # Whether a local user exists is not told by leaving it out.
     found = KeysFound({user_id: {} for user_id in wanted if server_of(user_id) == own}, {}, {}, {})
     known = local | followed
-    _show(txn, interner, known, requester, found, wanted, devices)
+    _show(txn, interner, known, requester, found, wanted, devices, names=names)
     unknown = {
         user_id: devices
         for user_id, devices in wanted.items()
@@ -139,6 +151,8 @@ def _show(
     found: KeysFound,
     wanted: Wanted,
     devices: Mapping[int, Sequence[_Device]],
+    *,
+    names: bool,
 ) -> None:
     """Put the keys of `known` users into `found`."""
     reader_nid = NOBODY_NID if requester is None else requester.user_nid
@@ -148,7 +162,7 @@ def _show(
         named = set(wanted[user_id])
         found.device_keys[user_id] = {
             device.device_id: _show_device(
-                device, signatures.get((nid, device.device_id), _NO_SIGNATURES), named=requester is not None
+                device, signatures.get((nid, device.device_id), _NO_SIGNATURES), named=names
             )
             for device in devices[nid]
             if device.keys is not None and (not named or device.device_id in named)

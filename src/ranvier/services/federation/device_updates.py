@@ -1,30 +1,56 @@
 """Telling other servers that devices and keys of our users changed.
 
-What is to be told is queued in one transaction with how far the telling has got, so that nothing is lost. That
-position stands in this server's own row of `destinations`.
+What is to be told is queued in one transaction with how far the telling has got, so that nothing is lost. A user who
+comes into a room with servers that share no other one is told to them, too. When many devices of one user change at
+once, only the last is told: the others are a gap, at which servers ask for the whole list.
 
 Spec: server-server API, "Device Management".
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import groupby
 from typing import Final
 
+import msgspec
+
 from ranvier.core.canonical_json import JsonObject, encode, parse_object
-from ranvier.core.identifiers import UserID
+from ranvier.core.identifiers import DeviceID, UserID
 from ranvier.io.clock import Clock
 from ranvier.services.devices.keys import KeysFound, read_keys
-from ranvier.store.database import Database, Hint, Kind, WriteTxn
-from ranvier.store.tables import destinations, device_lists, memberships
+from ranvier.store.database import Conflict, Database, Hint, Kind, ReadTxn, WriteTxn
+from ranvier.store.tables import destinations, device_lists, followers, memberships
 from ranvier.store.tables.device_lists import DeviceChange
+from ranvier.store.tables.devices import list_devices
 from ranvier.store.tables.interned import Interner, intern_servers, list_user_ids
 from ranvier.store.tables.outbox import queue_edu
 
-BATCH: Final = 100
-"""Changes queued in one transaction."""
+BATCH: Final = 1_000
+"""Changes, and joins, that are looked at in one transaction."""
+MAX_UPDATES: Final = 20
+"""Of one user at once."""
+GATHER_S: Final = 0.05
+"""Between news and looking at them: what comes in quick succession is looked at together."""
 
 _DEVICE_UPDATE: Final = "m.device_list_update"
 _KEY_UPDATE: Final = "m.signing_key_update"
+
+
+class _News(msgspec.Struct, frozen=True):
+    """What is to be told."""
+
+    changes: Sequence[DeviceChange]
+    joins: Sequence[tuple[int, int, int]]  # (position, user_nid, room_nid)
+    upto: int  # all up to here
+
+
+class _User(msgspec.Struct, frozen=True):
+    """Whose devices are told of, as they are now."""
+
+    user_id: UserID
+    user_nid: int
+    names: Mapping[DeviceID, str | None]
+    found: KeysFound
 
 
 class DeviceUpdates:
@@ -32,63 +58,153 @@ class DeviceUpdates:
 
     name = "device-updates"
 
-    def __init__(self, db: Database, interner: Interner, clock: Clock) -> None:
+    def __init__(self, db: Database, interner: Interner, clock: Clock, *, tells_names: bool) -> None:
         self._db = db
         self._interner = interner
         self._clock = clock
+        self._tells_names = tells_names
         self._news = asyncio.Event()
-        self._news.set()
         db.subscribe(self._hear)
 
     async def run(self) -> None:
+        self._news.set()
         while True:
             await self._news.wait()
+            await self._clock.sleep(GATHER_S)
             self._news.clear()
-            while await self._db.write(self._queue) == BATCH:
-                pass
+            # Most of what wakes this is something else: reading is cheap.
+            while await self._db.read(self._has_news):
+                try:
+                    await self._db.write(self._queue)
+                except Conflict:
+                    continue  # another process has done it
 
     def _hear(self, hints: Sequence[Hint]) -> None:
-        if any(hint.kind in (Kind.DEVICE_LIST, Kind.GAP) for hint in hints):
+        if any(hint.kind in (Kind.DEVICE_LIST, Kind.USER, Kind.GAP) for hint in hints):
             self._news.set()
 
-    def _queue(self, txn: WriteTxn) -> int:
-        """Queue what is to be told of the next changes; how many they are."""
-        own = intern_servers(txn, self._interner, (self._interner.own_server,))[self._interner.own_server]
-        row = destinations.list_destinations(txn, (own,)).get(own)
-        after = 0 if row is None else row.sent_position
-        changes = device_lists.list_device_changes(txn, after, txn.position, BATCH)
-        names = list_user_ids(txn, self._interner, {change.user_nid for change in changes})
-        for change in changes:
-            servers = memberships.list_servers_sharing(txn, change.user_nid) - {own}
-            if servers:
-                edu_type, content = self._describe(txn, change, names[change.user_nid])
-                queue_edu(txn, servers, edu_type, encode(content))
-        if changes:
-            destinations.note_success(txn, own, changes[-1].position, self._clock.now_ms())
-        return len(changes)
+    def _has_news(self, txn: ReadTxn) -> bool:
+        after = followers.find_follower(txn, self.name)
+        return device_lists.has_device_changes(txn, after) or bool(
+            memberships.list_local_joins(txn, after, txn.position, 1)
+        )
 
-    def _describe(self, txn: WriteTxn, change: DeviceChange, user_id: UserID) -> tuple[str, JsonObject]:
-        found, _ = read_keys(txn, self._interner, {user_id: ()}, None)
-        if change.device_id is None:
-            return _KEY_UPDATE, _key_update(user_id, found)
-        previous = device_lists.find_previous_change(txn, change.user_nid, change.position)
+    def _queue(self, txn: WriteTxn) -> None:
+        """Queue what is to be told next."""
+        own = intern_servers(txn, self._interner, (self._interner.own_server,))[self._interner.own_server]
+        after = followers.find_follower(txn, self.name)
+        news = _read_news(txn, after)
+        user_ids = list_user_ids(
+            txn, self._interner, {one.user_nid for one in news.changes} | {join[1] for join in news.joins}
+        )
+        for user_nid, changes in groupby(sorted(news.changes, key=_by_user), key=lambda one: one.user_nid):
+            servers = memberships.list_servers_sharing(txn, user_nid) - {own}
+            if servers:
+                self._tell(txn, servers, user_nid, user_ids[user_nid], list(changes))
+        told = {change.user_nid for change in news.changes if change.device_id is not None}
+        for _, user_nid, room_nid in news.joins:
+            if user_nid in told:
+                continue
+            servers = memberships.list_new_servers(txn, user_nid, room_nid) - {own}
+            if servers:
+                self._introduce(txn, servers, user_nid, user_ids[user_nid])
+        device_lists.prune_device_changes(txn, {one.user_nid for one in news.changes}, news.upto)
+        followers.move_follower(txn, self.name, after, news.upto)
+
+    def _tell(
+        self,
+        txn: WriteTxn,
+        servers: Collection[int],
+        user_nid: int,
+        user_id: UserID,
+        changes: Sequence[DeviceChange],
+    ) -> None:
+        """Queue one user's changes, oldest first."""
+        user = self._read_user(txn, user_nid, user_id)
+        # Of each device the newest: what is told is how the device is now.
+        newest = {change.device_id: change for change in changes}
+        has_other_keys = newest.pop(None, None) is not None
+        updates = sorted(newest.values(), key=_by_user)
+        if updates:
+            told = device_lists.find_previous_change(txn, user_nid, changes[0].position)
+            if told is None and changes[0] is not updates[0]:
+                # Only who comes is told of without predecessors.
+                told = changes[0].position
+            if len(updates) > MAX_UPDATES:
+                told, updates = updates[-2].position, updates[-1:]
+            for change in updates:
+                self._queue_update(txn, servers, user, change, () if told is None else (told,))
+                told = change.position
+        if has_other_keys:
+            # One that still waits is replaced: this one says all.
+            queue_edu(txn, servers, _KEY_UPDATE, encode(_key_update(user)), f"keys {user_nid}")
+
+    def _introduce(self, txn: WriteTxn, servers: Collection[int], user_nid: int, user_id: UserID) -> None:
+        """Tell servers of a user whom they did not have to know so far. What they may know from earlier is out of
+        date: an update without predecessors makes them ask for the list."""
+        newest = device_lists.find_newest_change(txn, user_nid)
+        if newest is not None:
+            self._queue_update(txn, servers, self._read_user(txn, user_nid, user_id), newest, ())
+
+    def _read_user(self, txn: ReadTxn, user_nid: int, user_id: UserID) -> _User:
+        found, _ = read_keys(txn, self._interner, {user_id: ()}, None, names=False)
+        names = {device.device_id: device.display_name for device in list_devices(txn, user_nid)}
+        return _User(user_id, user_nid, names, found)
+
+    def _queue_update(
+        self,
+        txn: WriteTxn,
+        servers: Collection[int],
+        user: _User,
+        change: DeviceChange,
+        previous: Sequence[int],
+    ) -> None:
+        assert change.device_id is not None
         content: JsonObject = {
-            "user_id": user_id,
+            "user_id": user.user_id,
             "device_id": change.device_id,
             "stream_id": change.position,
-            "prev_id": [] if previous is None else [previous],
+            "prev_id": list(previous),
         }
-        keys = found.device_keys.get(user_id, {}).get(change.device_id)
-        if keys is None:
+        if change.device_id not in user.names:
             content["deleted"] = True
         else:
-            content["keys"] = parse_object(bytes(keys))
-        return _DEVICE_UPDATE, content
+            keys = user.found.device_keys[user.user_id].get(change.device_id)
+            if keys is not None:
+                content["keys"] = parse_object(bytes(keys))
+            name = user.names[change.device_id]
+            if self._tells_names and name is not None:
+                content["device_display_name"] = name
+        encoded = encode(content)
+        away = destinations.list_failing(txn, servers)
+        queue_edu(txn, set(servers) - away, _DEVICE_UPDATE, encoded)
+        # For a server that is away, one update of a device waits: the gap before it says that there were more.
+        queue_edu(txn, away, _DEVICE_UPDATE, encoded, f"device {user.user_nid} {change.device_id}")
 
 
-def _key_update(user_id: UserID, found: KeysFound) -> JsonObject:
-    content: JsonObject = {"user_id": user_id}
-    for name, keys in (("master_key", found.master_keys), ("self_signing_key", found.self_signing_keys)):
-        if user_id in keys:
-            content[name] = parse_object(bytes(keys[user_id]))
+def _by_user(change: DeviceChange) -> tuple[int, int]:
+    return change.user_nid, change.position
+
+
+def _read_news(txn: ReadTxn, after: int) -> _News:
+    changes = device_lists.list_device_changes(txn, after, txn.position, BATCH)
+    joins = memberships.list_local_joins(txn, after, txn.position, BATCH)
+    ends = [rows[-1][0] for rows in (joins,) if len(rows) == BATCH]
+    ends += [changes[-1].position] if len(changes) == BATCH else []
+    upto = min(ends, default=txn.position)
+    return _News(
+        [change for change in changes if change.position <= upto],
+        [join for join in joins if join[0] <= upto],
+        upto,
+    )
+
+
+def _key_update(user: _User) -> JsonObject:
+    content: JsonObject = {"user_id": user.user_id}
+    for name, keys in (
+        ("master_key", user.found.master_keys),
+        ("self_signing_key", user.found.self_signing_keys),
+    ):
+        if user.user_id in keys:
+            content[name] = parse_object(bytes(keys[user.user_id]))
     return content

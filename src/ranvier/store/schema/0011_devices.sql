@@ -43,7 +43,7 @@ CREATE TABLE device_list_versions (
 );
 CREATE INDEX device_list_versions_by_position ON device_list_versions (position);
 
--- Each change of a local user's devices, for other servers. Old ones are dropped: a server that finds a gap asks anew.
+-- Changes of local users' devices, for other servers: those not told yet, and the newest one of each user.
 CREATE TABLE device_list_changes (
     position {int} PRIMARY KEY,
     user_nid {int} NOT NULL REFERENCES users(user_nid),
@@ -51,11 +51,13 @@ CREATE TABLE device_list_changes (
 );
 CREATE INDEX device_list_changes_by_user ON device_list_changes (user_nid, position);
 
--- Remote users whose devices are kept here.
+-- Remote users whose devices are kept here: some of those with whom a room is shared.
 CREATE TABLE remote_device_lists (
     user_nid {int} PRIMARY KEY REFERENCES users(user_nid),
     stream_id {int}, -- of the newest update that was applied; null: never synchronized
+    heard {int} NOT NULL, -- position since which the list is to be asked for
     needs_resync {bool} NOT NULL,
+    failures {int} NOT NULL DEFAULT 0, -- requests for the list that failed in a row
     retry_ms {int} NOT NULL DEFAULT 0 -- do not ask again before
 );
 CREATE INDEX remote_device_lists_stale ON remote_device_lists (retry_ms) WHERE needs_resync = 1;

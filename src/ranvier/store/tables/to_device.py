@@ -11,18 +11,27 @@ nothing to count. What is sent at once has one position; a device gets at most o
 Spec: client-server API, "Send-to-Device messaging"; server-server API, m.direct_to_device.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
-from ranvier.core.identifiers import UserID
+from ranvier.core.identifiers import DeviceID, UserID
 from ranvier.store.database import Kind, ReadTxn, WriteTxn
+from ranvier.store.tables.batches import in_batches
 
 
 class Addressee(msgspec.Struct, frozen=True):
     user_nid: int
     device_nid: int
+
+
+class AddressedMessage(msgspec.Struct, frozen=True):
+    """A message with the device that it is for."""
+
+    message: "ToDeviceMessage"
+    user_nid: int
+    device_id: DeviceID
 
 
 class ToDeviceMessage(msgspec.Struct, frozen=True):
@@ -45,6 +54,21 @@ _OLDEST: Final = """
     WHERE device_nid = :device_nid AND position <= :up_to ORDER BY position LIMIT :limit
 """
 _DELETE: Final = "DELETE FROM to_device_messages WHERE device_nid = :device_nid AND position <= :up_to"
+_OF_USERS: Final = """
+    SELECT m.position, m.sender, m.type, m.content, d.user_nid, d.device_id
+    FROM devices d JOIN to_device_messages m ON m.device_nid = d.device_nid
+    WHERE d.user_nid IN (:user_nids[]) AND m.position > :since AND m.position <= :up_to
+    ORDER BY m.position, d.device_nid LIMIT :limit
+"""
+_USERS: Final = """
+    SELECT DISTINCT d.user_nid FROM to_device_messages m JOIN devices d ON d.device_nid = m.device_nid
+    WHERE m.position > :since AND m.position <= :up_to
+"""
+_DELETE_TAKEN: Final = """
+    DELETE FROM to_device_messages WHERE position <= :up_to AND device_nid IN (
+        SELECT d.device_nid FROM accounts a JOIN devices d ON d.user_nid = a.user_nid
+        WHERE a.appservice_id = :appservice_id)
+"""
 _BEGIN_REQUEST: Final = """
     INSERT INTO to_device_transactions (device_nid, type, txn_id, sent_ms)
     VALUES (:device_nid, :type, :txn_id, :sent_ms) ON CONFLICT (device_nid, type, txn_id) DO NOTHING
@@ -107,6 +131,39 @@ def delete_acknowledged(txn: WriteTxn, device_nid: int, up_to: int, limit: int =
     """Delete what the device has got, at most `limit`; how many. So one device never holds up the others."""
     got = txn.all(_OLDEST, device_nid=device_nid, up_to=up_to, limit=limit)
     return txn.execute(_DELETE, device_nid=device_nid, up_to=got[-1][0]) if got else 0
+
+
+def list_messages_of_users(
+    txn: ReadTxn, user_nids: Collection[int], since: int, up_to: int, limit: int
+) -> list[AddressedMessage]:
+    """Messages in (since, up_to] for all devices of these users, oldest first; about `limit` of
+    them: those with one position are never parted."""
+    found: list[AddressedMessage] = []
+    for batch in in_batches(list(user_nids)):
+        found += _list_of_users(txn, batch, since, up_to, limit)
+    found.sort(key=lambda one: one.message.position)
+    return found
+
+
+def list_users_with_messages(txn: ReadTxn, since: int, up_to: int) -> list[int]:
+    """Users for whose devices there are messages in (since, up_to]. Cost: walks all messages; for a start only."""
+    return [row[0] for row in txn.all(_USERS, since=since, up_to=up_to)]
+
+
+def delete_taken(txn: WriteTxn, appservice_id: str, up_to: int) -> None:
+    """Delete messages for the devices of users that an application service registered, up to a position."""
+    txn.execute(_DELETE_TAKEN, appservice_id=appservice_id, up_to=up_to)
+
+
+def _list_of_users(
+    txn: ReadTxn, user_nids: Sequence[int], since: int, up_to: int, limit: int
+) -> list[AddressedMessage]:
+    rows = txn.all(_OF_USERS, user_nids=user_nids, since=since, up_to=up_to, limit=limit)
+    if len(rows) == limit:
+        last = rows[-1][0]
+        rows = [row for row in rows if row[0] < last]
+        rows += txn.all(_OF_USERS, user_nids=user_nids, since=last - 1, up_to=last, limit=2**31)
+    return [AddressedMessage(ToDeviceMessage(*row[:4]), row[4], row[5]) for row in rows]
 
 
 def delete_expired_requests(txn: WriteTxn, before_ms: int) -> int:
