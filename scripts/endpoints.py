@@ -27,7 +27,11 @@ OTHERS: Final[Mapping[str, str]] = {
     "push-gateway": "a push gateway's",
 }
 DECLINED: Final[Mapping[str, str]] = {
+    "ping": "an application service's",
     "getWellknownPolicy": "a policy server's",
+    "askPolicyServerToSign": "a policy server's",
+    "redirectToSSO": "declined: no login of this server is somewhere else, and `GET /login` says so",
+    "redirectToIdP": "declined: no login of this server is somewhere else, and `GET /login` says so",
     "getAuthMetadata": "declined: there is no OAuth server here; the answer is M_UNRECOGNIZED, as the spec has it",
 }
 CALLED: Final = frozenset({"transactions", "query_user", "query_room", "protocols"})

@@ -101,8 +101,11 @@ min_password_length = 1
 [federation]
 ca_file = "ca.pem"
 allow_private_addresses = ["127.0.0.0/8", "::1/128"]
+share_device_names = true
 [federation.addresses]
 %s
+[media]
+unauthenticated_downloads = true
 [rooms]
 default_version = "11"
 [rate_limits]

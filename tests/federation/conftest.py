@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from ..store.conftest import postgres_database, postgres_server
 from .network import Network
+
+__all__ = ["network", "postgres_database", "postgres_server"]
 
 
 @pytest.fixture

@@ -78,6 +78,7 @@ class Peer:
         self.hidden: set[EventID] = set()  # events that it does not tell of
         self.valid_ms = 3_600_000
         self.recommends = False  # as a policy server
+        self.refusal: dict[str, Any] | None = None  # what it says then
         self._count = 0
         network.add(self.name, self)
 
@@ -186,6 +187,8 @@ class Peer:
         value = self._answer([unquote(part) for part in path.split("/")[3:]], query, body)
         status = 404 if value is None else 200
         answer = orjson.dumps({"errcode": "M_NOT_FOUND", "error": "no"} if value is None else value)
+        if path == "/_matrix/policy/v1/sign" and not self.recommends and self.refusal is not None:
+            status, answer = 400, orjson.dumps(self.refusal)
         await send({"type": "http.response.start", "status": status, "headers": []})
         await send({"type": "http.response.body", "body": answer})
 

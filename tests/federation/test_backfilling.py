@@ -5,6 +5,7 @@ from typing import Any
 from ..http.client import segment
 from .network import Network
 from .peer import Peer
+from .test_rooms import create_room, join, say
 
 C = "/_matrix/client/v3"
 
@@ -75,11 +76,34 @@ async def test_history_that_the_room_never_allowed_is_not_shown(network: Network
     topic = peer.event(room, bob, "m.room.topic", {"topic": "forbidden"}, prev=[old], state_key="")
     stranger = peer.message(room, peer.user("stranger"), "stranger", topic)
     new = peer.message(room, bob, "new", stranger)
-    # Nothing of what lies between is told when the newest event comes.
-    missing, peer._missing = peer._missing, lambda room, asked: []  # type: ignore[method-assign]
-    assert (await peer.send(server, [new])).json == {"pdus": {new.event_id: {}}}
+    newer = peer.message(room, bob, "newer", new)
+    # Little of what lies between is told when the newest event comes.
+    missing = peer._missing
+    peer._missing = lambda room, asked: peer._shown([new])  # type: ignore[method-assign]
+    assert (await peer.send(server, [newer])).json == {"pdus": {newer.event_id: {}}}
     peer._missing = missing  # type: ignore[method-assign]
     bodies = [event["content"].get("body") for event in await _page_back(alice, room_id, 50)]
-    assert [body for body in bodies if body] == ["old", "new"]
+    assert [body for body in bodies if body] == ["old", "new", "newer"]
     topics = await alice.get(f"{C}/rooms/{segment(room_id)}/state/m.room.topic/")
     assert topics.status == 404
+
+
+async def test_events_of_a_time_before_the_join(network: Network) -> None:
+    """What another server knows to be nearer to a time is fetched, and then it can be read from there on."""
+    one, two = await network.server("one"), await network.server("two")
+    alice, bob = await one.register("alice"), await two.register("bob")
+    room_id = await create_room(alice, "11", preset="public_chat")
+    first = await say(alice, room_id, "first")
+    network.clock.skip(3600)
+    for count in range(5):
+        await say(alice, room_id, f"m{count}")
+    assert (await join(bob, room_id)).status == 200
+    path = f"/_matrix/client/v1/rooms/{segment(room_id)}/timestamp_to_event"
+    ts = (await alice.get(path, ts=0, dir="f")).json["origin_server_ts"] + 1_800_000
+    found = await bob.get(path, ts=ts, dir="b")
+    assert (found.status, found.json["event_id"]) == (200, first)
+    context = await bob.get(f"/_matrix/client/v3/rooms/{segment(room_id)}/context/{segment(first)}")
+    assert context.status == 200, context.body
+    assert (await bob.get(path, ts=0, dir="b")).errcode == "M_NOT_FOUND"
+    network.cut("one", "two")
+    assert (await bob.get(path, ts=ts, dir="b")).json["event_id"] == first

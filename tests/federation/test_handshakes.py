@@ -39,9 +39,14 @@ def sign(peer: Peer, answer: Answer, version: RoomVersion = V12, **content: Any)
 
 
 async def hand_in(
-    peer: Peer, server: Homeserver, pdu: Pdu, kind: str = "v2/send_join", event_id: str | None = None
+    peer: Peer,
+    server: Homeserver,
+    pdu: Pdu,
+    kind: str = "v2/send_join",
+    event_id: str | None = None,
+    query: str = "",
 ) -> Answer:
-    path = f"{FED}/{kind}/{segment(pdu.room_id)}/{segment(event_id or pdu.event_id)}"
+    path = f"{FED}/{kind}/{segment(pdu.room_id)}/{segment(event_id or pdu.event_id)}{query}"
     return await peer.request(server, "PUT", path, pdu.json)
 
 
@@ -78,6 +83,33 @@ async def test_join_answer_holds_the_state_before_the_join(
     assert parse_object(join.json) == answer.json["event"]
     again = await hand_in(peer, server, join)
     assert again.status == 200, "the answer may have been lost"
+
+
+@pytest.mark.parametrize("name", [None, "Hall"])
+async def test_join_answer_without_members(
+    network: Network, server: Homeserver, alice: User, name: str | None
+) -> None:
+    """But with those after whom a room without name is called; and nothing twice."""
+    peer = Peer(network)
+    room_id = await create(alice, **({} if name is None else {"name": name}))
+    for count in range(8):
+        joined = sign(peer, await make(peer, server, room_id, peer.user(f"u{count}")))
+        assert (await hand_in(peer, server, joined)).status == 200
+    join = sign(peer, await make(peer, server, room_id, peer.user("bob")))
+    answer = await hand_in(peer, server, join, query="?omit_members=true")
+    assert answer.status == 200, answer.body
+    assert answer.json["members_omitted"] is True
+    assert set(answer.json["servers_in_room"]) == {"one.test", "peer.test"}
+    members = [pdu for pdu in answer.json["state"] if pdu["type"] == "m.room.member"]
+    assert 5 <= len(members) <= 6 if name is None else not members
+    own = {encode(pdu) for pdu in answer.json["state"]}
+    chain = {encode(pdu) for pdu in answer.json["auth_chain"]}
+    assert not own & chain
+    assert {"m.room.create", "m.room.power_levels", "m.room.join_rules"} <= {
+        pdu["type"] for pdu in answer.json["state"]
+    }
+    assert alice.user_id in {pdu.get("state_key") for pdu in answer.json["auth_chain"] + members}
+    assert (await hand_in(peer, server, join, query="?omit_members=7")).errcode == "M_INVALID_PARAM"
 
 
 async def test_make_join_refusals(network: Network, server: Homeserver, alice: User) -> None:
@@ -256,3 +288,19 @@ async def test_queries_answer_for_this_server_only(network: Network, server: Hom
     assert [room["name"] for room in (await ask("publicRooms?limit=5")).json["chunk"]] == ["Hall"]
     body = encode({"filter": {"generic_search_term": "nothing"}})
     assert (await peer.request(server, "POST", f"{FED}/v1/publicRooms", body)).json["chunk"] == []
+
+
+async def test_servers_of_old_join_and_leave_in_the_first_form(
+    network: Network, server: Homeserver, alice: User
+) -> None:
+    room_id, peer = await create(alice), Peer(network)
+    user = peer.user("bob")
+    wrong = await hand_in(peer, server, sign(peer, await make(peer, server, room_id, user)), "v1/send_leave")
+    assert (wrong.status, wrong.errcode) == (400, "M_INVALID_PARAM")
+    joined = await hand_in(peer, server, sign(peer, await make(peer, server, room_id, user)), "v1/send_join")
+    assert joined.json[0] == 200
+    assert {"auth_chain", "state"} <= joined.json[1].keys()
+    left = await hand_in(
+        peer, server, sign(peer, await make(peer, server, room_id, user, "leave")), "v1/send_leave"
+    )
+    assert left.json == [200, {}]

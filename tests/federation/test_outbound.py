@@ -160,7 +160,8 @@ async def test_private_receipts_stay_here(three: Three) -> None:
     await bob.post(f"{room}/receipt/m.read.private/{segment(event_id)}", {})
     await say(bob, three.room_id, "done")
     await three.all_read("done")
-    assert not [edu for one in sent(three.network, "two", "one") for edu in one.get("edus", [])]
+    edus = [edu for one in sent(three.network, "two", "one") for edu in one.get("edus", [])]
+    assert not [edu for edu in edus if edu["edu_type"] == "m.receipt"]
 
 
 async def test_a_kicked_server_hears_of_the_kick_and_of_nothing_later(three: Three) -> None:
@@ -207,3 +208,23 @@ async def test_who_leaves_hears_all_up_to_there(three: Three) -> None:
     await becomes(bob, three.room_id, bob.user_id, "leave")
     await reads(three.users[2], three.room_id, "after")
     assert "after" not in str(sent(three.network, "one", "two"))
+
+
+async def test_metrics_tell_what_waits(network: Network) -> None:
+    """A server that cannot be reached is parked, and what is for it is seen to wait no longer than it is kept."""
+    one, two = await network.server("one"), await network.server("two")
+    alice, bob = await one.register("alice"), await two.register("bob")
+    room_id = await create_room(alice, "12", preset="public_chat")
+    assert (await join(bob, room_id)).status == 200
+    network.cut("one", "two")
+    await say(alice, room_id, "lost")
+    registry = one.foundation.ports.registry
+
+    async def is_parked() -> bool:
+        return registry.get_sample_value("ranvier_federation_outbound_parked") == 1
+
+    await until(is_parked)
+    assert registry.get_sample_value("ranvier_federation_outbound_sending") == 0
+    assert registry.get_sample_value("ranvier_federation_inbound_events") == 0
+    assert registry.get_sample_value("ranvier_federation_inbound_rooms") == 0
+    assert registry.get_sample_value("ranvier_federation_outbound_events") is not None

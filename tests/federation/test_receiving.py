@@ -10,12 +10,16 @@ import orjson
 import pytest
 
 from ranvier.core.errors import BadJson
+from ranvier.core.events.parse import pdu_of_object
 from ranvier.core.hashes import content_hash, signed_form
 from ranvier.core.identifiers import RoomID
 from ranvier.core.room_versions import V10
 from ranvier.core.signing import SigningKey
 from ranvier.core.unpadded_base64 import encode_base64
+from ranvier.store.tables.rooms import find_room
+from ranvier.store.tables.timeline import list_page
 
+from .agreement import view_of
 from .network import Network
 from .peer import Peer, RoomCopy
 
@@ -143,6 +147,43 @@ async def test_an_event_whose_past_cannot_be_had_is_dropped(scene: Scene) -> Non
     assert await scene.bodies() == []
 
 
+async def test_a_server_that_tells_nothing_is_not_asked_for_a_state(scene: Scene) -> None:
+    """It could make up a past otherwise that nobody can look into."""
+    lost = scene.peer.message(scene.room, scene.bob, "lost", scene.last)
+    found = scene.peer.message(scene.room, scene.bob, "found", lost)
+    scene.peer.hidden = {lost.event_id}
+    assert "error" in (await scene.send(found))[found.event_id]
+    assert not [path for _, path in scene.peer.asked if "state_ids" in path]
+    # The next event brings what it comes after with it.
+    more = scene.peer.message(scene.room, scene.bob, "more", found)
+    assert await scene.send(more) == {more.event_id: {}}
+    assert await scene.bodies() == ["found", "more"]
+
+
+async def test_what_authorizes_in_a_broken_chain_is_not_taken(scene: Scene) -> None:
+    """Of a chain of member events one cannot be had: none above it counts, in the state neither."""
+    chain = [scene.last]
+    for name in "abcd":
+        content = {"membership": "join", "displayname": name}
+        chain.append(
+            scene.peer.event(
+                scene.room, scene.bob, "m.room.member", content, prev=[chain[-1]], state_key=scene.bob
+            )
+        )
+    scene.peer.hidden = {chain[2].event_id}
+    said = [scene.peer.message(scene.room, scene.bob, "0", chain[-1])]
+    for number in range(1, 3):
+        said.append(scene.peer.message(scene.room, scene.bob, str(number), said[-1]))
+    scene.peer._missing = lambda room, asked: scene.peer._shown([said[1]])  # type: ignore[method-assign]
+    await scene.send(said[2])
+    assert await scene.bodies() == []
+    assert [path for _, path in scene.peer.asked if "state_ids" in path]
+    after = scene.peer.message(scene.room, scene.bob, "after", chain[0])
+    assert await scene.send(after) == {after.event_id: {}}
+    assert await scene.bodies() == ["after"]
+    assert "displayname" not in (await scene.state("m.room.member", scene.bob))
+
+
 async def test_branches_are_both_kept_and_the_next_event_merges_them(scene: Scene) -> None:
     base = scene.last
     mine = await scene.say("mine")
@@ -185,6 +226,165 @@ async def test_who_was_banned_cannot_go_on_beside_the_ban(scene: Scene) -> None:
     next_id = await scene.say("next")
     stored = (await scene.peer.copy(scene.server, scene.room.room_id)).pdus[next_id]
     assert evading.event_id not in stored.prev_events
+
+
+async def test_what_lies_behind_a_soft_failed_event_is_no_extremity(scene: Scene) -> None:
+    base = scene.last
+    carol = scene.peer.join(scene.room, "carol", base)
+    ban = await scene.alice.post(f"{C}/rooms/{scene.room.room_id}/ban", {"user_id": scene.bob})
+    assert ban.status == 200, ban.body
+    (ban_id,) = (await view_of(scene.server, scene.room.room_id)).extremities
+    # Beside the ban stands what carol says, and behind that bob goes on.
+    evading = scene.peer.message(scene.room, scene.bob, "evading", carol)
+    assert await scene.send(carol, evading) == {carol.event_id: {}, evading.event_id: {}}
+    view = await view_of(scene.server, scene.room.room_id)
+    assert carol.event_id in view.extremities
+    assert evading.event_id not in view.extremities
+    said = scene.peer.message(scene.room, carol.sender, "said", evading)
+    assert await scene.send(said) == {said.event_id: {}}
+    assert await scene.bodies() == ["said"]
+    view = await view_of(scene.server, scene.room.room_id)
+    assert view.extremities == {said.event_id, ban_id}
+
+
+async def test_of_many_branches_an_event_merges_some_and_drops_none(scene: Scene) -> None:
+    base, room = scene.last, scene.room
+    branches = [scene.peer.message(room, scene.bob, f"{number}", base) for number in range(50)]
+    # The deepest are made up: it is not depth that decides which ones are merged first.
+    forged = [
+        scene.peer.message(room, scene.bob, f"deep{number}", base, depth=2**40 + number)
+        for number in range(25)
+    ]
+    await scene.send(*branches[:40])
+    path = f"{C}/rooms/{room.room_id}/state"
+    # State and messages, each beside what it does not cite.
+    assert (await scene.alice.put(f"{path}/m.room.name/", {"name": "wide"})).status == 200
+    view = await view_of(scene.server, room.room_id)
+    assert len(view.extremities) == 40 - 20 + 1
+    assert await scene.state("m.room.name") == {"name": "wide"}
+    await scene.send(*branches[40:], *forged)
+    for number in range(5):
+        await scene.say(f"merge{number}")
+        view = await view_of(scene.server, room.room_id)
+        assert await scene.state("m.room.name") == {"name": "wide"}
+    assert len(view.extremities) == 1
+    assert {pdu.event_id for pdu in (*branches, *forged)} <= view.messages
+    row = await scene.server.foundation.ports.db.read(find_room, room.room_id)
+    page = await scene.server.foundation.ports.db.read(list_page, row.room_nid, backwards=True, limit=200)
+    ours = [one for one in page if one.is_local and one.event_id not in room.pdus]
+    assert [one.type for one in ours] == ["m.room.message"] * 5 + ["m.room.name"], (
+        "others are sent what is local"
+    )
+    again = await scene.alice.put(f"{path}/m.room.name/", {"name": "narrow"})
+    assert (again.status, await scene.state("m.room.name")) == (200, {"name": "narrow"})
+
+
+async def test_a_repeated_request_in_a_room_of_many_branches_finds_its_event(scene: Scene) -> None:
+    base = scene.last
+    await scene.send(*(scene.peer.message(scene.room, scene.bob, f"{n}", base) for n in range(45)))
+    assert await scene.say("once") == await scene.say("once")
+    assert (await scene.bodies()).count("once") == 1
+
+
+async def test_what_is_not_here_can_be_redacted_by_who_may_redact_anything(scene: Scene) -> None:
+    secret = scene.peer.message(scene.room, scene.bob, "secret", scene.last)
+    path = f"{C}/rooms/{scene.room.room_id}/redact/{secret.event_id}/1"
+    assert (await scene.alice.put(path, {})).status == 200
+    await scene.send(secret)
+    assert "secret" not in await scene.bodies()
+
+
+async def test_long_fields_do_nothing_in_old_rooms(network: Network) -> None:
+    """A state key of 280 bytes, but 70 code points: what follows is taken."""
+    scene = await set_scene(network, "10")
+    plain = scene.peer.event(
+        scene.room, scene.bob, "m.odd", {}, prev=[scene.last], state_key="@", is_kept=False
+    )
+    event = _resigned(scene, orjson.loads(plain.json) | {"state_key": "\U0001f4a5" * 70})
+    odd = pdu_of_object(event, scene.room.version)
+    after = scene.peer.message(
+        scene.room, scene.bob, "after", odd, state=scene.room.after[scene.last.event_id]
+    )
+    assert await scene.send(odd, after) == {odd.event_id: {}, after.event_id: {}}
+    assert await scene.bodies() == ["after"]
+    view = await view_of(scene.server, scene.room.room_id)
+    assert view.rejected == {odd.event_id}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b'{"type":"m.room.message","content":{"body":"\\ud800"},"sender":"@bob:peer.test","room_id":"%b"}',
+        b'{"type":"m.room.message","content":{"\\udfff":1e999},"room_id":"%b"}',
+        b'{"type":"m.room.message","content":{"n":%b}}',
+        b'{"room_id":"%b","room_id":"!other:peer.test","content":{"a":1.5}}',
+        b'{"room_id":"\\ud800%b"}',
+        b"[]",
+        b"1",
+        b'"%b"',
+        b"null",
+    ],
+)
+async def test_bad_json_in_one_event_fails_that_event_alone(scene: Scene, bad: bytes) -> None:
+    good = scene.peer.message(scene.room, scene.bob, "good", scene.last)
+    room_id = b"9" * 400 if b'"n"' in bad else scene.room.room_id.encode()
+    answer = await scene.peer.send(scene.server, [bad.replace(b"%b", room_id), good])
+    assert (answer.status, answer.json["pdus"].get(good.event_id)) == (200, {})
+    assert await scene.bodies() == ["good"]
+
+
+class Late:
+    """Bob renames himself twice, and one.test hears of the second time first. By their timestamps alone, the
+    first one would win."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene, self.base = scene, scene.last
+        self.first = self._rename("first", self.base, 2000)
+        self.second = self._rename("second", self.first, 1000)
+        self.said = scene.peer.message(scene.room, scene.bob, "said", self.second)
+
+    def _rename(self, name: str, prev: Any, ts: int) -> Any:
+        content = {"membership": "join", "displayname": name}
+        bob = self.scene.bob
+        return self.scene.peer.event(
+            self.scene.room, bob, "m.room.member", content, prev=[prev], state_key=bob, ts=ts
+        )
+
+    async def arrive(self) -> None:
+        room, peer = self.scene.room, self.scene.peer
+        peer._missing = lambda room, asked: peer._shown([self.second])  # type: ignore[method-assign]
+        assert await self.scene.send(self.said) == {self.said.event_id: {}}
+        before = await view_of(self.scene.server, room.room_id)
+        assert before.extremities == {self.base.event_id, self.said.event_id}
+        assert await self.scene.send(self.first) == {self.first.event_id: {}}
+
+
+async def test_what_comes_late_is_behind_what_cites_it(scene: Scene) -> None:
+    late = Late(scene)
+    await late.arrive()
+    view = await view_of(scene.server, scene.room.room_id)
+    assert view.extremities == {late.said.event_id}
+    assert (await scene.state("m.room.member", scene.bob))["displayname"] == "second"
+
+
+async def test_who_withholds_an_event_does_not_decide_about_the_room_by_that(scene: Scene) -> None:
+    """The peer claims a state in which what alice did last never happened, and tells the truth later."""
+    before = dict(scene.room.before[scene.last.event_id])
+    path = f"{C}/rooms/{scene.room.room_id}/state/m.room.name/"
+    assert (await scene.alice.put(path, {"name": "mine"})).status == 200
+    scene.room = await scene.peer.copy(scene.server, scene.room.room_id)
+    late = Late(scene)
+    scene.room.before[late.first.event_id] = {
+        **before,
+        ("m.room.member", scene.bob): scene.room.before[late.first.event_id]["m.room.member", scene.bob],
+    }
+    await late.arrive()
+    view = await view_of(scene.server, scene.room.room_id)
+    assert view.extremities == {late.first.event_id, late.said.event_id}
+    assert await scene.state("m.room.name") == {"name": "mine"}
+    merge = await scene.say("merge")
+    assert (await view_of(scene.server, scene.room.room_id)).extremities == {merge}
+    assert await scene.state("m.room.name") == {"name": "mine"}
 
 
 async def test_a_redaction_waits_for_what_it_redacts(scene: Scene) -> None:
@@ -295,10 +495,11 @@ async def test_what_authorizes_an_event_is_fetched(scene: Scene) -> None:
         ts=joined.origin_server_ts + 1,  # of two of her events in conflict, the later one counts
     )
     said = scene.peer.message(scene.room, carol, "said", nick)
-    # The peer tells nothing of what came between, but all of what authorizes it.
-    scene.peer._missing = lambda room, asked: []  # type: ignore[method-assign]
-    assert await scene.send(said) == {said.event_id: {}}
-    assert await scene.bodies() == ["said"]
+    more = scene.peer.message(scene.room, carol, "more", said)
+    # The peer tells little of what came between, but all of what authorizes it.
+    scene.peer._missing = lambda room, asked: scene.peer._shown([said])  # type: ignore[method-assign]
+    assert await scene.send(more) == {more.event_id: {}}
+    assert await scene.bodies() == ["said", "more"]
     assert (await scene.state("m.room.member", carol))["displayname"] == "Carol"
 
 

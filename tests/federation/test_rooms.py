@@ -74,6 +74,13 @@ async def users(pair: tuple[Homeserver, Homeserver]) -> tuple[User, User]:
     return await one.register("alice"), await two.register("bob")
 
 
+async def left_rooms(user: User, since: str | None) -> dict[str, Any]:
+    """What /sync tells of rooms that were left."""
+    answer = await user.get("/_matrix/client/v3/sync", since=since, filter='{"room":{"include_leave":true}}')
+    assert answer.status == 200, answer.body
+    return answer.json["rooms"].get("leave", {}) if "rooms" in answer.json else {}
+
+
 async def join(user: User, room_id: str, via: str = "one.test") -> Any:
     return await user.post(f"/_matrix/client/v3/join/{segment(room_id)}?via={via}", {})
 
@@ -308,3 +315,49 @@ async def test_entering_anew_leaves_the_old_heads_behind(
     event = await pair[1].foundation.ports.db.read(events.find_event, EventID(event_id))
     assert event is not None
     assert len(orjson.loads(event.json)["prev_events"]) == 1
+
+
+@pytest.mark.parametrize("way", ["rejected", "abandoned", "withdrawn"])
+async def test_the_end_of_an_invite_is_told(users: tuple[User, User], way: str) -> None:
+    """Whoever ends it, and also where nobody is left in the room who could hear of it."""
+    alice, bob = users
+    room_id = await create_room(alice, "11", preset="private_chat", invite=[bob.user_id])
+    since = (await bob.get("/_matrix/client/v3/sync")).json["next_batch"]
+    path = f"/_matrix/client/v3/rooms/{segment(room_id)}"
+    if way == "withdrawn":
+        assert (await alice.post(f"{path}/kick", {"user_id": bob.user_id})).status == 200
+    else:
+        if way == "abandoned":
+            assert (await alice.post(f"{path}/leave", {})).status == 200
+        assert (await bob.post(f"{path}/leave", {})).status == 200
+
+    async def is_told() -> bool:
+        return room_id in await left_rooms(bob, since)
+
+    await until(is_told)
+    for room in ((await left_rooms(bob, since))[room_id], (await left_rooms(bob, None))[room_id]):
+        (own,) = [*room["state"]["events"], *room["timeline"]["events"]]
+        assert (own["state_key"], own["content"]["membership"]) == (bob.user_id, "leave")
+
+
+async def test_who_invited_is_told_with_the_join(users: tuple[User, User]) -> None:
+    alice, bob = users
+    room_id = await create_room(alice, "11", preset="private_chat", invite=[bob.user_id], is_direct=True)
+    assert (await join(bob, room_id)).status == 200
+    synced = (await bob.get("/_matrix/client/v3/sync")).json["rooms"]["join"][room_id]
+    *_, own = [
+        event
+        for event in (*synced["state"]["events"], *synced["timeline"]["events"])
+        if event.get("state_key") == bob.user_id
+    ]
+    assert own["unsigned"]["prev_sender"] == alice.user_id
+    assert own["unsigned"]["prev_content"]["is_direct"] is True
+
+
+async def test_only_the_named_servers_are_asked(network: Network, users: tuple[User, User]) -> None:
+    """A client that says through whom to join is taken at its word."""
+    alice, bob = users
+    room_id = await create_room(alice, "11", preset="public_chat")
+    assert (await join(bob, room_id, via="nobody.test")).status == 502
+    path = f"/_matrix/client/v3/join/{segment(room_id)}"
+    assert (await bob.post(path, {})).status == 200

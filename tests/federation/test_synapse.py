@@ -76,7 +76,7 @@ server_name = "{server.name}"
 data_dir = "data"
 [[listeners]]
 bind = "127.0.0.1:{server.client_port}"
-apis = ["client"]
+apis = ["client", "media"]
 [[listeners]]
 bind = "127.0.0.1:{server.port}"
 apis = ["federation"]

@@ -36,6 +36,7 @@ async def test_a_room_goes_over(alice, bob, old, new):
             {"type": "m.room.encryption", "content": {"algorithm": "m.megolm.v1.aes-sha2"}},
             {"type": "m.room.avatar", "content": {"url": "mxc://test/a"}},
             {"type": "m.room.server_acl", "content": {"allow": ["*"]}},
+            {"type": "m.room.guest_access", "content": {"guest_access": "can_join"}},
             {"type": "m.space.child", "state_key": "!kid:test", "content": {"via": ["test"]}},
             {"type": "org.other", "content": {"stays": "here"}},
         ],

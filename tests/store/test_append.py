@@ -183,8 +183,36 @@ async def test_an_event_that_comes_after_one_that_cites_it_is_no_extremity(db: D
     child = make_pdu("child", prev_events=(event_id_of("parent"),))
     await room.append(PreparedEvent(pdu=child, outcome=Outcome.ACCEPTED, state_before=0))
     parent = make_pdu("parent", sender=CAROL)
-    appended = await room.append(PreparedEvent(pdu=parent, outcome=Outcome.ACCEPTED, state_before=0))
+    late = PreparedEvent(pdu=parent, outcome=Outcome.ACCEPTED, state_before=0, is_behind=True)
+    appended = await room.append(late)
     assert (await room.read()).extremities == (appended.event_nids[0] - 1,)
+
+
+async def test_what_lies_behind_an_event_that_was_not_accepted_is_no_extremity(db: Database) -> None:
+    room = await RoomBuilder.create(db)
+    old = make_pdu("old")
+    lost = make_pdu("lost", prev_events=(old.event_id,))
+    new = make_pdu("new", prev_events=(lost.event_id,))
+    await room.append(PreparedEvent(pdu=old, outcome=Outcome.ACCEPTED, state_before=0))
+    await room.append(PreparedEvent(pdu=lost, outcome=Outcome.SOFT_FAILED, state_before=0))
+    prepared = PreparedEvent(pdu=new, outcome=Outcome.ACCEPTED, state_before=0, behind=(old.event_id,))
+    appended = await room.append(prepared)
+    assert (await room.read()).extremities == appended.event_nids
+
+
+async def test_what_comes_late_and_is_not_accepted_puts_others_behind_it(db: Database) -> None:
+    room = await RoomBuilder.create(db)
+    old = make_pdu("old")
+    lost = make_pdu("lost", prev_events=(old.event_id,))
+    new = make_pdu("new", prev_events=(lost.event_id,))
+    await room.append(PreparedEvent(pdu=old, outcome=Outcome.ACCEPTED, state_before=0))
+    appended = await room.append(PreparedEvent(pdu=new, outcome=Outcome.ACCEPTED, state_before=0))
+    revision = (await room.read()).revision
+    late = PreparedEvent(pdu=lost, outcome=Outcome.SOFT_FAILED, state_before=0, behind=(old.event_id,))
+    await room.append(late, revision=revision)
+    after = await room.read()
+    assert after.extremities == appended.event_nids
+    assert after.revision == revision + 1, "what was built on the old head must notice"
 
 
 async def test_an_outlier_that_arrives_live_keeps_its_number_and_is_news(db: Database) -> None:

@@ -10,6 +10,7 @@ from ranvier.core.identifiers import EventID, RoomID, ServerName, UserID
 from ranvier.store.database import Database, ReadTxn, Row
 from ranvier.store.tables import (
     aliases,
+    appservices,
     auth_graph,
     client_transactions,
     destinations,
@@ -25,6 +26,7 @@ from ranvier.store.tables import (
     rooms,
     server_keys,
     state,
+    to_device,
     user_directory,
 )
 from ranvier.store.tables import timeline as tl
@@ -95,6 +97,13 @@ HOT_READS: Mapping[str, Callable[[ReadTxn], object]] = {
     "redactions": lambda t: redactions.list_redactions(t, [EVENT]),
     "transaction ids": lambda t: client_transactions.list_txn_ids(t, 1, "D", [1, 2]),
     "aliases": lambda t: aliases.list_aliases(t, 1),
+    "aliases of rooms": lambda t: aliases.list_aliases_of_rooms(t, [1, 2]),
+    "appservice": lambda t: appservices.find_progress(t, "a"),
+    "later changes": lambda t: appservices.list_later_changes(t, [1, 2], 5),
+    "events elsewhere": lambda t: appservices.list_events_elsewhere(t, 1, 5, 5),
+    "local joined": lambda t: appservices.list_local_joined(t, [1, 2]),
+    "joined rooms": lambda t: appservices.list_joined_rooms(t, [1, 2]),
+    "messages of users": lambda t: to_device.list_messages_of_users(t, [1, 2], 0, 5, 5),
     "received": lambda t: received_transactions.find_received(t, 1, "t"),
     "destinations": lambda t: destinations.list_destinations(t, [1, 2]),
     "due destinations": lambda t: destinations.list_due(t, 5, 5),

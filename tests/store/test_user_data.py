@@ -6,7 +6,6 @@ from ranvier.core.identifiers import EventID, RoomID, ServerName, UserID
 from ranvier.store.database import Conflict, Database, WriteTxn
 from ranvier.store.tables import (
     account_data,
-    device_lists,
     filters,
     presence,
     profiles,
@@ -104,7 +103,7 @@ async def test_push_rules_are_not_overwritten_unseen(db: Database) -> None:
     await db.write(run)
 
 
-async def test_uia_registration_tokens_presence_and_device_lists(db: Database) -> None:
+async def test_uia_registration_tokens_and_presence(db: Database) -> None:
     def run(txn: WriteTxn) -> None:
         nid = make_user(txn)
         uia.insert_uia_session(txn, "s", nid, "POST /x", 1)
@@ -121,9 +120,5 @@ async def test_uia_registration_tokens_presence_and_device_lists(db: Database) -
             presence.Presence(nid, presence.PresenceState.ONLINE, None, True, 1, True),
         )
         assert [p.user_nid for p in presence.list_idle(txn, 1, 10)] == [nid]
-        device_lists.mark_stale(txn, nid)
-        assert device_lists.list_fresh(txn, [nid]) == set()
-        device_lists.replace_remote_devices(txn, nid, 7, [])
-        assert device_lists.list_fresh(txn, [nid]) == {nid}
 
     await db.write(run)

@@ -4,11 +4,13 @@ import pytest
 
 from ranvier.core.errors import UnsupportedRoomVersion
 from ranvier.core.room_versions import (
+    BRIDGED_2014,
     DEFAULT_ROOM_VERSION,
     ROOM_VERSIONS,
     EventIdFormat,
     RoomVersion,
     StateResolution,
+    get_federated_version,
     get_room_version,
 )
 
@@ -19,6 +21,9 @@ RULES = [
     ("enforce_key_validity", 5, 12),
     ("strict_canonical_json", 6, 12),
     ("redacts_in_content", 11, 12),
+    ("is_federated", 1, 12),
+    ("has_long_fields", 1, 10),
+    ("is_federated", 1, 12),
     ("auth.special_aliases", 1, 5),
     ("auth.redaction_needs_level", 1, 2),
     ("auth.check_notification_levels", 6, 12),
@@ -52,6 +57,15 @@ def test_rules(path: str, first: int, last: int) -> None:
     holding = [int(name) for name, version in ROOM_VERSIONS.items() if _rule(version, path) is True]
     assert holding == list(range(first, last + 1))
     assert all(isinstance(_rule(version, path), bool) for version in ROOM_VERSIONS.values())
+
+
+def test_bridged_rooms_are_of_one_server_alone() -> None:
+    assert BRIDGED_2014.name not in ROOM_VERSIONS
+    assert get_room_version(BRIDGED_2014.name) is BRIDGED_2014
+    assert not BRIDGED_2014.is_federated
+    with pytest.raises(UnsupportedRoomVersion):
+        get_federated_version(BRIDGED_2014.name)
+    assert get_federated_version("11") is get_room_version("11")
 
 
 def test_every_rule_is_in_the_list_above() -> None:

@@ -15,6 +15,7 @@ from ranvier.services.accounts.passwords import DEFAULT_COST, Passwords
 from ranvier.services.flows.administration import Administration
 from ranvier.store.backup import back_up, check
 from ranvier.store.connect import open_database
+from ranvier.store.restored import note_restored
 from ranvier.store.tables.interned import Interner
 
 T = TypeVar("T")
@@ -55,6 +56,14 @@ def back_up_database(config: Config, target: Path) -> None:
     faults = check(target)
     if faults:
         raise SetupFault(f"the copy is damaged: {'; '.join(faults)}")
+
+
+def note_restored_database(config: Config) -> None:
+    """Make a database that was restored from a copy of another kind fit to go on with. The server must not run.
+
+    Raises: SetupFault; StoreFault.
+    """
+    asyncio.run(note_restored(database_url(config)))
 
 
 def _show_progress(done: int, total: int) -> None:

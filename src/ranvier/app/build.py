@@ -11,19 +11,25 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 
 import ranvier
 from ranvier.app.compose.accounts import compose_accounts, lay_accounts
+from ranvier.app.compose.appservices import authenticate, compose_appservices, lay_appservices
 from ranvier.app.compose.encryption import compose_encryption
 from ranvier.app.compose.ephemeral import compose_ephemeral
 from ranvier.app.compose.federation import compose_federation, lay_intake, lay_remote
 from ranvier.app.compose.flows import compose_flows
 from ranvier.app.compose.foundation import Composed, Foundation, Network, Ports, lay_foundation
+from ranvier.app.compose.historical import OtherServers, lay_federation_2014
 from ranvier.app.compose.history import compose_history
+from ranvier.app.compose.media import compose_media
 from ranvier.app.compose.public import compose_public
 from ranvier.app.compose.push import compose_push
 from ranvier.app.compose.remote_rooms import compose_remote_rooms, lay_remote_rooms
 from ranvier.app.compose.rooms import compose_rooms
-from ranvier.app.compose.sync import compose_sync
+from ranvier.app.compose.sliding import compose_sliding
+from ranvier.app.compose.sync import compose_sync, lay_sync
+from ranvier.app.compose.sync_v3 import compose_sync_v3
 from ranvier.app.config import Config, FederationConfig
 from ranvier.app.lifecycle import Worker
+from ranvier.app.registrations import read_registrations
 from ranvier.core.canonical_json import JsonObject
 from ranvier.core.errors import NotFound, ProtocolFault
 from ranvier.core.identifiers import UserID
@@ -39,7 +45,6 @@ from ranvier.io.dns import open_dns_resolver
 from ranvier.io.http_client import open_http_client
 from ranvier.io.randomness import Randomness, system_randomness
 from ranvier.io.tls import client_context
-from ranvier.services.accounts.authentication import Authentication
 from ranvier.services.accounts.remote_profiles import RemoteProfiles
 from ranvier.services.devices.remote import NoRemoteKeyServers
 from ranvier.services.devices.remote_requests import RemoteKeyRequests
@@ -54,6 +59,8 @@ from ranvier.services.rooms.remote import (
     no_remote_alias,
     no_remote_directory,
 )
+from ranvier.services.rooms.remote_spaces import RemoteSpaces
+from ranvier.services.rooms.remote_times import RemoteTimes, fetch_nothing
 from ranvier.store.connect import open_database
 from ranvier.store.tables.interned import Interner
 
@@ -94,13 +101,16 @@ async def open_ports(config: Config) -> Ports:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
+    registrations, faults = read_registrations(config.appservices.registrations, config.name)
+    if faults:
+        raise SetupFault("\n".join(faults))
     network = await open_network(config.federation)
     try:
         db = await open_database(database_url(config))
     except BaseException:
         await network.close()
         raise
-    return Ports(config, db, SystemClock(), randomness, keys, registry, network)
+    return Ports(config, db, SystemClock(), randomness, keys, registry, network, registrations)
 
 
 async def open_network(federation: FederationConfig) -> Network:
@@ -115,11 +125,15 @@ async def open_network(federation: FederationConfig) -> Network:
         raise SetupFault(f"cannot set up federation: {error}") from error
     resolver = open_dns_resolver()
     stack = AsyncExitStack()
-    client = open_http_client(
-        resolver=resolver, guard=guard, tls=tls, user_agent=f"Ranvier/{ranvier.__version__}"
-    )
-    http = await stack.enter_async_context(client)
-    return Network(http, resolver, stack.aclose)
+    http, unguarded = [
+        await stack.enter_async_context(
+            open_http_client(
+                resolver=resolver, guard=one, tls=tls, user_agent=f"Ranvier/{ranvier.__version__}"
+            )
+        )
+        for one in (guard, AddressGuard(denied=()))
+    ]
+    return Network(http, resolver, stack.aclose, unguarded)
 
 
 def database_url(config: Config) -> str:
@@ -169,6 +183,7 @@ def assemble(ports: Ports) -> Homeserver:
     interner = Interner(config.name)
     foundation = lay_foundation(ports, interner, PushEffects(ports.db, interner))
     accounts = lay_accounts(foundation)
+    bridges = lay_appservices(foundation, accounts.creation, accounts.drafts)
     remote = lay_remote(foundation)
     presence = PresenceTracker(ports.db, interner, ports.clock, enabled=config.presence.enabled)
     typing = Typing(ports.db, foundation.live, ports.clock, presence)
@@ -179,25 +194,37 @@ def assemble(ports: Ports) -> Homeserver:
     directories = RemoteDirectories(remote.requests)
     fetch_alias = directories.resolve if federates else no_remote_alias
     fetch_page = directories.list_rooms if federates else no_remote_directory
+    spaces = RemoteSpaces(remote.requests, ports.clock) if federates else None
+    fetch_near = RemoteTimes(ports.db, interner, remote.requests).fetch if federates else fetch_nothing
     key_servers = RemoteKeyRequests(remote.requests) if federates else NoRemoteKeyServers()
+    fill_gap = intake.backfilling.fill if federates else fill_nothing
+    today = OtherServers(rooms, fetch_alias, fetch_profile, fill_gap)
+    others = lay_federation_2014(foundation, today, typing, bridges)
+    syncing = lay_sync(foundation)
     areas: list[Composed] = [
         compose_public(foundation),
-        compose_accounts(foundation, accounts, fetch_profile, _is_reserved),
+        compose_accounts(foundation, accounts, others.fetch_profile, bridges),
         compose_encryption(foundation, accounts.uia, key_servers),
-        compose_flows(foundation, accounts, rooms),
-        compose_rooms(foundation, rooms, fetch_alias, fetch_page),
-        compose_history(foundation, intake.backfilling.fill if federates else fill_nothing),
-        compose_sync(foundation, presence),
+        compose_flows(foundation, accounts, others.rooms, bridges),
+        compose_rooms(foundation, others.rooms, others.fetch_alias, fetch_page, spaces, bridges),
+        compose_history(foundation, others.fill_gap, fetch_near),
+        compose_sync(foundation, syncing, presence),
+        compose_sliding(foundation, syncing, presence),
         compose_push(foundation),
         compose_ephemeral(foundation, presence, typing),
+        compose_media(foundation, remote if federates else None),
+        compose_appservices(foundation, bridges),
+        others.composed,
     ]
     if federates:
         areas.append(compose_federation(foundation, remote, intake, typing))
-        areas.append(compose_remote_rooms(foundation, remote, intake, fetch_profile))
+        areas.append(compose_remote_rooms(foundation, remote, intake, fetch_profile, bridges))
+    if config.historical.sync_v3_2021.enabled:
+        areas.append(compose_sync_v3(foundation))
     limiter: RateLimiter = (
         TokenBuckets(ports.clock.monotonic, DEFAULT_ALLOWANCES) if config.rate_limits.enabled else NoLimits()
     )
-    authentication = Authentication(ports.db, ports.clock, accounts.last_seen)
+    authentication = authenticate(foundation, bridges, accounts.creation, accounts.last_seen)
     origins = remote.origins if federates else None
     guards = Guards(authentication, origins, limiter, RequestMetrics(ports.registry))
     return Homeserver(
@@ -211,8 +238,3 @@ def assemble(ports: Ports) -> Homeserver:
 async def _no_remote_profile(user_id: UserID) -> JsonObject:
     """Where there is no federation, users of other servers are not known."""
     raise NotFound("There is no such user.")
-
-
-def _is_reserved(user_id: UserID) -> bool:
-    """Where there are no application services, no name is reserved."""
-    return False

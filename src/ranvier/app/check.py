@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ranvier.app.build import SetupFault, database_url, read_signing_keys
 from ranvier.app.config import Config
+from ranvier.app.registrations import read_registrations
 from ranvier.core.errors import ServerFault
 from ranvier.store.connect import open_database
 from ranvier.store.probe import probe
@@ -14,12 +15,12 @@ from ranvier.store.probe import probe
 
 def find_faults(config: Config) -> list[str]:
     """What would keep the server from starting or working. Changes nothing but a database's schema."""
-    return [*_files(config), *_keys(config), *asyncio.run(_collect(_database(config)))]
+    _, registrations = read_registrations(config.appservices.registrations, config.name)
+    return [*_files(config), *_keys(config), *registrations, *asyncio.run(_collect(_database(config)))]
 
 
 def _files(config: Config) -> Iterator[str]:
     named: list[tuple[str, Path | None]] = [("federation.ca_file", config.federation.ca_file)]
-    named += [("appservices.registrations", path) for path in config.appservices.registrations]
     for key, path in named:
         if path is not None and not path.is_file():
             yield f"{key}: there is no file {path}"

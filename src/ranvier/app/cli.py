@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from ranvier import __version__
-from ranvier.app.administer import administer, back_up_database
+from ranvier.app.administer import administer, back_up_database, note_restored_database
 from ranvier.app.build import SetupFault, write_signing_key
 from ranvier.app.check import find_faults
 from ranvier.app.config import Config
@@ -18,6 +18,7 @@ from ranvier.app.config_file import example_file
 from ranvier.app.config_load import ConfigFaults, load_config
 from ranvier.app.listeners import CannotListen
 from ranvier.app.serve import serve as run_server
+from ranvier.app.sync_v3_proxy import ProxyConfig, serve_proxy
 from ranvier.core.errors import BadIdentifier, ServerFault
 from ranvier.core.identifiers import parse_server_name
 from ranvier.io.randomness import system_randomness
@@ -146,6 +147,19 @@ def backup(file: Path | None, target: Path) -> None:
     click.echo(f"wrote {target}")
 
 
+@main.command()
+@config_option
+@mendable
+def restored(file: Path | None) -> None:
+    """Say that the database was restored with other tools than backup, such as pg_restore.
+
+    While the server does not run, and once. One-time keys that may have been given out since the copy was made are
+    dropped, and no position that was told to a client or another server is used again.
+    """
+    note_restored_database(load(file, {}))
+    click.echo("done: the server may be started")
+
+
 @main.group()
 def user() -> None:
     """Accounts; works also while the server is not running."""
@@ -219,6 +233,22 @@ def deactivate(file: Path | None, name: str, erase: bool) -> None:
 def promote(file: Path | None, name: str, demote: bool) -> None:
     """Make somebody an administrator of this server."""
     click.echo(administer(load(file, {}), lambda accounts: accounts.promote(name, is_admin=not demote)))
+
+
+@main.command("sync-v3-proxy")
+@click.option("--upstream", required=True, metavar="URL", help="The homeserver whose users are served.")
+@click.option(
+    "--database",
+    default="sqlite:proxy.db",
+    show_default=True,
+    metavar="URL",
+    help="The proxy's own database.",
+)
+@click.option("--bind", default="127.0.0.1:8009", show_default=True, metavar="HOST:PORT", help="Listen here.")
+@mendable
+def sync_v3_proxy(upstream: str, database: str, bind: str) -> None:
+    """Speak the experimental sync v3 of 2021 in front of any homeserver, until SIGTERM or SIGINT."""
+    serve_proxy(ProxyConfig(upstream, database, bind))
 
 
 @main.command()

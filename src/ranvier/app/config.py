@@ -125,6 +125,49 @@ class PresenceConfig(msgspec.Struct, frozen=True, kw_only=True):
     enabled: Annotated[bool, Meta(description="Whether presence is kept and told.")] = True
 
 
+class UrlPreviewsConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What pages of the web say about themselves, for clients that show it below a link."""
+
+    enabled: Annotated[bool, Meta(description="Whether this server fetches pages for its users.")] = True
+    denied_hosts: Annotated[
+        tuple[str, ...],
+        Meta(
+            description='Hosts whose pages are not fetched; * and ? stand for any characters: ["*.example"].'
+        ),
+    ] = ()
+
+
+class MediaConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Files."""
+
+    max_upload_bytes: Annotated[int, Meta(ge=1, description="Of one file that a user uploads.")] = 104_857_600
+    max_remote_bytes: Annotated[
+        int, Meta(ge=1, description="Of one file of another server; larger ones are not fetched.")
+    ] = 209_715_200
+    user_quota_bytes: Annotated[
+        int | None, Meta(description="Of all files that a user uploads together. Without it: no bound.")
+    ] = None
+    user_quota_count: Annotated[
+        int | None, Meta(description="How many files a user may upload. Without it: no bound.")
+    ] = None
+    remote_cache_bytes: Annotated[
+        int,
+        Meta(ge=0, description="Of all copies of other servers' files; those unused for longest go first."),
+    ] = 10_737_418_240
+    remote_retention_days: Annotated[
+        int,
+        Meta(ge=0, description="A copy that nobody looked at for so long is deleted. 0: only for its size."),
+    ] = 30
+    unauthenticated_downloads: Annotated[
+        bool,
+        Meta(
+            description="Whether what comes in from now on can be downloaded without an access token, as clients "
+            "from before 2024 do. What came in before stays as it is."
+        ),
+    ] = False
+    url_previews: UrlPreviewsConfig = UrlPreviewsConfig()
+
+
 class AppservicesConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Bridges and bots."""
 
@@ -193,6 +236,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     rooms: RoomsConfig = RoomsConfig()
     rate_limits: RateLimitsConfig = RateLimitsConfig()
     presence: PresenceConfig = PresenceConfig()
+    media: MediaConfig = MediaConfig()
     appservices: AppservicesConfig = AppservicesConfig()
     historical: HistoricalConfig = HistoricalConfig()
     log: LogConfig = LogConfig()

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from ranvier.app.config import Config, FederationConfig, SupportConfig
+from ranvier.app.config import Config, Federation2014Config, FederationConfig, SupportConfig
 from ranvier.core.errors import BadIdentifier
 from ranvier.core.identifiers import parse_server_name, parse_user_id
 from ranvier.core.room_versions import ROOM_VERSIONS
@@ -142,6 +142,7 @@ def _check(config: Config) -> Iterator[str]:
     if config.rooms.default_version not in ROOM_VERSIONS:
         yield f"rooms.default_version: {config.rooms.default_version!r} is none of {', '.join(ROOM_VERSIONS)}"
     yield from _check_federation(config.federation)
+    yield from _check_peers(config.historical.federation_2014)
     yield from _check_support(config.support)
 
 
@@ -174,6 +175,17 @@ def _check_federation(federation: FederationConfig) -> Iterator[str]:
             parse_server_name(name)
         except BadIdentifier as error:
             yield f"federation.trusted_notaries: {error}"
+
+
+def _check_peers(federation: Federation2014Config) -> Iterator[str]:
+    for name, address in federation.peers.items():
+        try:
+            parse_server_name(name)
+        except BadIdentifier as error:
+            yield f"historical.federation_2014.peers.{name}: {error}"
+        url = urlsplit(address)
+        if url.scheme not in ("http", "https") or not url.netloc or url.query or url.fragment:
+            yield f"historical.federation_2014.peers.{name}: {address!r} is no URL such as http://127.0.0.1:9001"
 
 
 def parse_bind(bind: str) -> tuple[str, int]:

@@ -174,6 +174,12 @@ class ServerManagedAccountData(MatrixError):
     errcode = "M_BAD_JSON"
 
 
+class UnknownPosition(MatrixError):
+    """A `pos` of sliding sync that means nothing any more: the client begins anew. Spec: MSC4186."""
+
+    errcode = "M_UNKNOWN_POS"
+
+
 class MissingParam(MatrixError):
     errcode = "M_MISSING_PARAM"
 
@@ -185,6 +191,22 @@ class InvalidParam(MatrixError):
 class EventTooLarge(MatrixError):
     status = 413
     errcode = "M_TOO_LARGE"
+
+
+class PolicyRefusal(MatrixError):
+    """A room's policy server refuses an event: its own errcode and words, as the specification wants.
+
+    Spec: server-server API, "Validating Policy Server signatures".
+    """
+
+    errcode = "M_FORBIDDEN"
+
+    def __init__(self, errcode: str, message: str) -> None:
+        super().__init__(message)
+        self._errcode = errcode
+
+    def body(self) -> dict[str, object]:
+        return {**super().body(), "errcode": self._errcode}
 
 
 class LimitExceeded(MatrixError):
@@ -296,8 +318,22 @@ class ProfileKeyTooLarge(MatrixError):
     errcode = "M_KEY_TOO_LARGE"
 
 
-class UnknownPosition(MatrixError):
-    errcode = "M_UNKNOWN_POS"
+class MediaTooLarge(MatrixError):
+    """A file of this server's own, or one that is to become that, above its bound."""
+
+    status = 413
+    errcode = "M_TOO_LARGE"
+
+
+class RemoteMediaTooLarge(MatrixError):
+    """A file of another server above the bound."""
+
+    status = 502
+    errcode = "M_TOO_LARGE"
+
+
+class CannotThumbnail(MatrixError):
+    """There is no smaller picture of this content. Spec: GET /media/thumbnail, status 400."""
 
 
 class NotYetUploaded(MatrixError):
@@ -326,4 +362,30 @@ class AliasExists(MatrixError):
     """Spec: PUT /directory/room/{roomAlias}."""
 
     status = 409
+    errcode = "M_UNKNOWN"
+
+
+class UnknownDevice(MatrixError):
+    errcode = "M_UNKNOWN_DEVICE"
+
+
+class UrlNotSet(MatrixError):
+    errcode = "M_URL_NOT_SET"
+
+
+class BadStatus(BadGateway):
+    errcode = "M_BAD_STATUS"
+
+
+class ConnectionFailed(BadGateway):
+    errcode = "M_CONNECTION_FAILED"
+
+
+class ConnectionTimeout(MatrixError):
+    status = 504
+    errcode = "M_CONNECTION_TIMEOUT"
+
+
+class RequestTimeout(MatrixError):
+    status = 408
     errcode = "M_UNKNOWN"

@@ -65,6 +65,9 @@ class RoomVersion(msgspec.Struct, frozen=True):
     enforce_key_validity: bool = False  # signing keys count only within their time; v5
     strict_canonical_json: bool = False  # integers within ±(2^53-1), no floats; v6
     redacts_in_content: bool = False  # v11
+    # `type` and `state_key` were taken by 255 code points, not bytes, from others. COMPAT(Synapse); until v10.
+    has_long_fields: bool = True
+    is_federated: bool = True  # False: no other server takes part by the Server-Server API; see BRIDGED_2014
 
     @property
     def hash_event_ids(self) -> bool:
@@ -106,6 +109,7 @@ V11: Final = _replace(
     V10,
     name="11",
     redacts_in_content=True,
+    has_long_fields=False,
     auth=_replace(V10.auth, creator_in_content=False),
     redaction=_replace(
         V10.redaction,
@@ -128,6 +132,25 @@ ROOM_VERSIONS: Final = MappingProxyType(
 )
 """Every version that the specification calls stable."""
 
+BRIDGED_2014: Final = _replace(
+    V11,
+    name="org.ranvier.2014",
+    event_id_format=EventIdFormat.OPAQUE,
+    strict_canonical_json=False,
+    is_federated=False,
+    auth=_replace(
+        V11.auth, knock=False, restricted=False, knock_restricted=False, integer_power_levels=False
+    ),
+)
+"""Rooms that a bridge inside this server carries to others, by a protocol of its own.
+
+The bridge names their events (so ids are opaque) and answers for users of other servers, who therefore sign
+nothing. The rules are those of v11 but for what takes the signature or the request of another server.
+"""
+
+KNOWN_ROOM_VERSIONS: Final = MappingProxyType({**ROOM_VERSIONS, BRIDGED_2014.name: BRIDGED_2014})
+"""Every version that a stored room may have."""
+
 DEFAULT_ROOM_VERSION: Final = V12
 
 
@@ -136,7 +159,18 @@ def get_room_version(name: object) -> RoomVersion:
 
     Raises: UnsupportedRoomVersion, also when `name` is no string.
     """
-    version = ROOM_VERSIONS.get(name) if isinstance(name, str) else None
+    version = KNOWN_ROOM_VERSIONS.get(name) if isinstance(name, str) else None
     if version is None:
         raise UnsupportedRoomVersion(f"room version {str(name)[:100]!r} is not known here")
+    return version
+
+
+def get_federated_version(name: object) -> RoomVersion:
+    """The same for a version that another server names: one whose rooms span servers.
+
+    Raises: UnsupportedRoomVersion.
+    """
+    version = get_room_version(name)
+    if not version.is_federated:
+        raise UnsupportedRoomVersion(f"rooms of version {version.name} are of one server alone")
     return version

@@ -23,6 +23,9 @@ class Authenticator(Protocol):
     async def appservice(self, token: str) -> Requester:
         """Which application service a token stands for. Raises: UnknownToken, Forbidden."""
 
+    async def appservice_or_none(self, token: str) -> Requester | None:
+        """The same; None: the token is none of an application service."""
+
 
 class OriginVerifier(Protocol):
     """Knows other servers."""

@@ -54,6 +54,20 @@ class Request:
         """Set who asks; done by the chain of checks before the endpoint runs."""
         self._requester = requester
 
+    @property
+    def access_token(self) -> str | None:
+        """The token that came along, whatever it is good for.
+
+        Spec: client-server API, "Using access tokens".
+        """
+        header = self.headers.get("authorization")
+        if header is not None:
+            scheme, _, token = header.partition(" ")
+            return token.strip() if scheme.lower() == "bearer" else None
+        if "access_token=" in self.raw_query:
+            return self.query().text("access_token")
+        return None
+
     def query(self) -> "Query":
         return Query(self.raw_query)
 
@@ -122,6 +136,10 @@ class Query:
         if value is None:
             raise MissingParam(f"The query parameter {name} is missing.")
         return value
+
+    def fields(self) -> dict[str, str]:
+        """Every parameter; of a repeated one the last value."""
+        return {name: values[-1] for name, values in self._values.items()}
 
     def all(self, name: str) -> list[str]:
         """Every value of a parameter that may be repeated."""

@@ -17,6 +17,8 @@ Run = Callable[[Job], Awaitable[None]]
 
 LEASE_MS: Final = 10 * 60_000
 AT_ONCE: Final = 10
+"""Jobs that a runner leases together, and does one after another."""
+
 MAX_IDLE_S: Final = 600.0
 FIRST_RETRY_MS: Final = 5_000
 MAX_RETRY_MS: Final = 3_600_000
@@ -25,8 +27,18 @@ MAX_RETRY_MS: Final = 3_600_000
 class JobRunner:
     """The worker for one kind of job."""
 
-    def __init__(self, db: Database, clock: Clock, randomness: Randomness, kind: str, run: Run) -> None:
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        randomness: Randomness,
+        kind: str,
+        run: Run,
+        *,
+        at_once: int = AT_ONCE,
+    ) -> None:
         self.name = f"jobs: {kind}"
+        self._at_once = at_once
         self._db = db
         self._clock = clock
         self._kind = kind
@@ -48,7 +60,7 @@ class JobRunner:
 
     async def _do_some(self) -> None:
         now_ms = self._clock.now_ms()
-        jobs = await self._db.write(lease_jobs, self._kind, self._lease, now_ms, now_ms + LEASE_MS, AT_ONCE)
+        jobs = await self._db.write(lease_jobs, self._kind, self._lease, now_ms, now_ms + LEASE_MS, self._at_once)
         for job in jobs:
             await self._do(job)
 

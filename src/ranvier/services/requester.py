@@ -18,3 +18,4 @@ class Requester(msgspec.Struct, frozen=True, kw_only=True):
     is_suspended: bool = False
     is_locked: bool = False
     appservice_id: str | None = None  # set when an application service asks
+    is_unlimited: bool = False  # how often it asks is not counted

@@ -4,8 +4,10 @@ from functools import partial
 
 import msgspec
 
-from ranvier.app.compose.foundation import Composed, Foundation
-from ranvier.core.room_versions import get_room_version
+from ranvier.app.compose.appservices import Bridges
+from ranvier.app.compose.foundation import Composed, Foundation, offered_versions
+from ranvier.app.config import Config
+from ranvier.core.room_versions import ROOM_VERSIONS, RoomVersion, get_room_version
 from ranvier.http.client.account_data import AccountData
 from ranvier.http.client.admin import Admin
 from ranvier.http.client.administrative_contact import AdministrativeContact
@@ -27,7 +29,7 @@ from ranvier.http.client.tags import Tags
 from ranvier.http.client.voip import Voip
 from ranvier.http.client.whoami import Whoami
 from ranvier.services.accounts.account_data import AccountDataStore
-from ranvier.services.accounts.creation import AccountCreation, IsReserved
+from ranvier.services.accounts.creation import AccountCreation
 from ranvier.services.accounts.filters import Filters
 from ranvier.services.accounts.last_seen import LastSeen
 from ranvier.services.accounts.login import Login
@@ -84,24 +86,30 @@ def lay_accounts(foundation: Foundation) -> Accounts:
 
 
 def compose_accounts(
-    foundation: Foundation, accounts: Accounts, fetch_profile: FetchProfile, is_reserved: IsReserved
+    foundation: Foundation, accounts: Accounts, fetch_profile: FetchProfile, bridges: Bridges
 ) -> Composed:
-    """`fetch_profile` asks other servers; `is_reserved` knows the namespaces of application services."""
+    """`fetch_profile` asks other servers."""
     ports = foundation.ports
     store = AccountDataStore(ports.db, foundation.interner)
     return Composed(
         endpoints=[
-            *_sessions(foundation, accounts),
-            *_registration(foundation, accounts, is_reserved),
+            *_sessions(foundation, accounts, bridges),
+            *_registration(foundation, accounts, bridges),
             AdministrativeContact(Threepids(ports.db), accounts.uia),
             DeviceManagement(Devices(ports.db, ports.clock, accounts.uia, accounts.last_seen)),
-            Profile(Profiles(ports.config.name, ports.db, ports.clock, fetch_profile)),
+            Profile(
+                Profiles(
+                    ports.config.name, ports.db, ports.clock, fetch_profile, bridges.queries.summon_users
+                )
+            ),
             AccountData(store),
             Tags(store),
             FilterEndpoints(accounts.filters),
             OpenIdEndpoints(OpenId(ports.config.name, ports.db, ports.clock, ports.randomness)),
             Admin(Moderation(ports.config.name, ports.db), partial(look_up_whois, ports.db)),
-            Capabilities(get_room_version(ports.config.rooms.default_version)),
+            Capabilities(
+                get_room_version(ports.config.rooms.default_version), _unstable_versions(ports.config)
+            ),
             Fallback(ports.config.name, accounts.uia),
             Voip(),
         ],
@@ -109,11 +117,13 @@ def compose_accounts(
     )
 
 
-def _sessions(foundation: Foundation, accounts: Accounts) -> list[object]:
+def _sessions(foundation: Foundation, accounts: Accounts, bridges: Bridges) -> list[object]:
     ports = foundation.ports
     db, clock, uia = ports.db, ports.clock, accounts.uia
     return [
-        LoginEndpoints(Login(db, clock, accounts.owners, accounts.passwords, accounts.drafts)),
+        LoginEndpoints(
+            Login(db, clock, accounts.owners, accounts.passwords, accounts.drafts), bridges.accounts
+        ),
         LoginTokenEndpoints(LoginTokens(db, clock, ports.randomness, uia)),
         LogoutEndpoints(Logout(db)),
         Refresh(Refreshing(db, accounts.drafts)),
@@ -122,17 +132,17 @@ def _sessions(foundation: Foundation, accounts: Accounts) -> list[object]:
     ]
 
 
-def _registration(foundation: Foundation, accounts: Accounts, is_reserved: IsReserved) -> list[object]:
+def _registration(foundation: Foundation, accounts: Accounts, bridges: Bridges) -> list[object]:
     ports = foundation.ports
     config = ports.config
     policy = RegistrationPolicy(
-        config.name, config.registration.mode, config.registration.guests, is_reserved
+        config.name, config.registration.mode, config.registration.guests, bridges.registry.is_reserved
     )
     registration = Registration(
         policy, accounts.creation, accounts.uia, accounts.passwords, accounts.drafts, ports.randomness
     )
     endpoints: list[object] = [
-        RegistrationEndpoints(registration),
+        RegistrationEndpoints(registration, bridges.accounts),
         RegistrationTokenEndpoints(RegistrationTokens(policy, ports.db, ports.clock)),
     ]
     if (secret := config.registration.shared_secret) is not None:
@@ -142,3 +152,7 @@ def _registration(foundation: Foundation, accounts: Accounts, is_reserved: IsRes
         )
         endpoints.append(SharedSecret(service))
     return endpoints
+
+
+def _unstable_versions(config: Config) -> list[RoomVersion]:
+    return [version for name, version in offered_versions(config).items() if name not in ROOM_VERSIONS]

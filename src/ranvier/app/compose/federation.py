@@ -2,6 +2,7 @@
 
 import msgspec
 
+from ranvier.app.compose.federation_metrics import watch_inbound
 from ranvier.app.compose.foundation import Composed, Foundation
 from ranvier.core.federation.edus import (
     DeviceListUpdate,
@@ -63,6 +64,7 @@ class Intake(msgspec.Struct, frozen=True):
     missing: Missing
     outliers: Outliers
     admission: Admission
+    policies: PolicyServers
     queues: RoomQueues
     backfilling: Backfilling
 
@@ -88,11 +90,12 @@ def lay_intake(foundation: Foundation, remote: Remote) -> Intake:
     outliers = Outliers(db, interner, nodes, clock)
     claimed = ClaimedStates(db, interner, nodes, missing, outliers)
     policies = PolicyServers(db, interner, foundation.live, remote.requests)
+    foundation.timeline.heed(policies)
     admission = Admission(db, interner, nodes, foundation.writers, outliers, policies)
-    receiving = Receiving(db, checking, missing, outliers, claimed, admission)
+    receiving = Receiving(db, checking, missing, outliers, claimed, admission, clock)
     past = Past(db, interner, nodes, outliers, clock)
     backfilling = Backfilling(db, interner, missing, receiving, past, clock)
-    return Intake(checking, missing, outliers, admission, RoomQueues(receiving), backfilling)
+    return Intake(checking, missing, outliers, admission, policies, RoomQueues(receiving), backfilling)
 
 
 def compose_federation(
@@ -105,6 +108,7 @@ def compose_federation(
     gate = Gate(interner)
     answers = TransactionAnswers(db, interner, clock)
     elsewhere = Elsewhere(db, interner, foundation.nodes, foundation.live, clock)
+    watch_inbound(ports.registry, intake.queues)
     withdrawals = Withdrawals(server, elsewhere, intake.checking)
     handlers = _edu_handlers(foundation, gate, typing)
     inbound = Inbound(db, answers, gate, intake.queues, withdrawals, handlers)

@@ -1,6 +1,7 @@
 """Flows: what spans accounts and rooms."""
 
 from ranvier.app.compose.accounts import Accounts
+from ranvier.app.compose.appservices import Bridges
 from ranvier.app.compose.foundation import Composed, Foundation
 from ranvier.http.client.account_deactivation import AccountDeactivation
 from ranvier.services.accounts.profiles import PROPAGATION
@@ -12,9 +13,12 @@ from ranvier.services.rooms.membership import Membership
 from ranvier.services.rooms.remote import RemoteRooms
 
 
-def compose_flows(foundation: Foundation, accounts: Accounts, remote: RemoteRooms) -> Composed:
+def compose_flows(
+    foundation: Foundation, accounts: Accounts, remote: RemoteRooms, bridges: Bridges
+) -> Composed:
     ports = foundation.ports
-    inviting = Inviting(ports.db, foundation.interner, foundation.timeline, remote)
+    summon = bridges.queries.summon_users
+    inviting = Inviting(ports.db, foundation.interner, foundation.timeline, remote, summon)
     membership = Membership(ports.db, foundation.timeline, inviting, remote)
     runs: dict[str, Run] = {
         PROPAGATION: ProfilePropagation(ports.db, foundation.timeline).run,

@@ -7,6 +7,8 @@ from prometheus_client import CollectorRegistry
 
 from ranvier.app.config import Config
 from ranvier.app.lifecycle import Worker
+from ranvier.core.appservices.registration import Registration
+from ranvier.core.room_versions import BRIDGED_2014, ROOM_VERSIONS, RoomVersion
 from ranvier.core.signing import SigningKey
 from ranvier.io.clock import Clock
 from ranvier.io.ports import HttpClient, Resolver
@@ -14,6 +16,7 @@ from ranvier.io.randomness import Randomness
 from ranvier.services.accounts.passwords import DEFAULT_COST, PasswordCost
 from ranvier.services.changes import Changes, Waiters
 from ranvier.services.rooms.live import LiveRooms
+from ranvier.services.rooms.merging import Merging
 from ranvier.services.rooms.presenting import Presenting
 from ranvier.services.rooms.sight import Sight
 from ranvier.services.rooms.timeline import Author, Timeline
@@ -36,6 +39,9 @@ class Network(msgspec.Struct, frozen=True):
     http: HttpClient
     resolver: Resolver
     close: Callable[[], Awaitable[None]]
+    unguarded: HttpClient | None = (
+        None  # for URLs that the administrator wrote: any address; None: http does it
+    )
 
 
 class Ports(msgspec.Struct, frozen=True):
@@ -48,6 +54,7 @@ class Ports(msgspec.Struct, frozen=True):
     signing_keys: Sequence[SigningKey]  # the first one signs
     registry: CollectorRegistry
     network: Network
+    registrations: Sequence[Registration] = ()  # of application services
     password_cost: PasswordCost = DEFAULT_COST
 
     async def close(self) -> None:
@@ -70,6 +77,14 @@ class Foundation(msgspec.Struct, frozen=True):
     sight: Sight
 
 
+def offered_versions(config: Config) -> dict[str, RoomVersion]:
+    """The room versions that a user may choose."""
+    offered = dict(ROOM_VERSIONS)
+    if config.historical.federation_2014.enabled:
+        offered[BRIDGED_2014.name] = BRIDGED_2014
+    return offered
+
+
 def lay_foundation(ports: Ports, interner: Interner, effects: Effects) -> Foundation:
     """Make what every area needs, and begin to listen for changes."""
     config, db, clock = ports.config, ports.db, ports.clock
@@ -88,7 +103,7 @@ def lay_foundation(ports: Ports, interner: Interner, effects: Effects) -> Founda
         waiters,
         live,
         writers,
-        Timeline(db, writers, author),
+        Timeline(db, writers, Merging(interner, nodes, writers, clock), author),
         Presenting(nodes),
         Sight(interner, nodes),
     )

@@ -16,6 +16,7 @@ from ranvier.services.rooms.context import Contexts
 from ranvier.services.rooms.history import FillGap, History
 from ranvier.services.rooms.pages import Pages
 from ranvier.services.rooms.relations import Relations
+from ranvier.services.rooms.remote_times import FetchNear
 from ranvier.services.rooms.showing import Showing
 from ranvier.services.rooms.snapshots import Snapshots
 from ranvier.services.rooms.threads import Threads
@@ -24,7 +25,7 @@ from ranvier.services.user_directory.indexing import DirectoryIndexer
 from ranvier.services.user_directory.searching import UserSearch
 
 
-def compose_history(foundation: Foundation, fill_gap: FillGap) -> Composed:
+def compose_history(foundation: Foundation, fill_gap: FillGap, fetch_near: FetchNear) -> Composed:
     db, clock = foundation.ports.db, foundation.ports.clock
     interner, nodes = foundation.interner, foundation.nodes
     showing = Showing(foundation.presenting, foundation.sight)
@@ -39,7 +40,7 @@ def compose_history(foundation: Foundation, fill_gap: FillGap) -> Composed:
             EventContexts(Contexts(db, clock, showing, pages)),
             EventRelations(Relations(db, clock, showing, pages)),
             ThreadsList(Threads(db, clock, showing, aggregations)),
-            RoomEventByTimestamp(Timestamps(db, showing)),
+            RoomEventByTimestamp(Timestamps(db, showing, fetch_near, fill_gap)),
             UserDirectory(UserSearch(db, interner, directory)),
             ServerSideSearch(MessageSearch(db, clock, interner, words, showing, pages)),
         ],

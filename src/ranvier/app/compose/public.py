@@ -9,9 +9,12 @@ from ranvier.http.metrics import MetricsEndpoint
 from ranvier.http.well_known import WellKnown, support_document
 from ranvier.store.probe import probe
 
-# What clients must see to speak with a server at all. More than is true: media and application services of these
-# versions are not served yet (docs/endpoints.md), so a client finds 404 there.
-VERSIONS = ("v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12")
+# Every operation of these is served or stands in docs/endpoints.md with the reason why not.
+VERSIONS = tuple(f"v1.{minor}" for minor in range(1, 20))
+
+UNSTABLE_FEATURES = {
+    "org.matrix.simplified_msc3575": True,  # MSC4186
+}
 
 
 def compose_public(foundation: Foundation) -> Composed:
@@ -25,7 +28,7 @@ def compose_public(foundation: Foundation) -> Composed:
             Health(answer),
             Landing(config.name, registration_is_open=config.registration.mode == "open"),
             MetricsEndpoint(foundation.ports.registry),
-            Versions(VERSIONS, {}),
+            Versions(VERSIONS, UNSTABLE_FEATURES),
             WellKnown(config.name, config.public_base_url, _support(config.support)),
         ]
     )

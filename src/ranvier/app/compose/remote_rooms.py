@@ -3,8 +3,11 @@
 import asyncio
 from typing import Final
 
+from ranvier.app.compose.appservices import Bridges
 from ranvier.app.compose.federation import Intake, Remote
+from ranvier.app.compose.federation_metrics import watch_outbound
 from ranvier.app.compose.foundation import Composed, Foundation
+from ranvier.historical.federation_2015.endpoints import Federation2015
 from ranvier.http.federation.backfill import Backfill
 from ranvier.http.federation.events import Events
 from ranvier.http.federation.hierarchy import SpacesOfThisServer
@@ -14,17 +17,20 @@ from ranvier.http.federation.knocks import Knocks
 from ranvier.http.federation.leaves import Leaves
 from ranvier.http.federation.public_rooms import PublicRoomsOfThisServer
 from ranvier.http.federation.queries import Queries
+from ranvier.http.federation.third_party_invites import ThirdPartyInvitesOfServers
 from ranvier.http.federation.user_keys import UserKeys
 from ranvier.services.accounts.profiles import FetchProfile, Profiles
 from ranvier.services.devices.claims import KeyClaims
 from ranvier.services.devices.for_servers import KeysForServers
 from ranvier.services.devices.remote_requests import RemoteKeyRequests
+from ranvier.services.devices.resync import DeviceListResync
 from ranvier.services.federation.admissions import Admissions, Doorkeeper
 from ranvier.services.federation.destination import Wires
 from ranvier.services.federation.device_updates import DeviceUpdates
 from ranvier.services.federation.directories import RemoteDirectories
 from ranvier.services.federation.gate import Gate
 from ranvier.services.federation.invitations import Invitations
+from ranvier.services.federation.leases import Leases
 from ranvier.services.federation.offers import Offers
 from ranvier.services.federation.outbound import Outbound
 from ranvier.services.federation.passing import PassingReader
@@ -32,6 +38,7 @@ from ranvier.services.federation.relaying import Relaying
 from ranvier.services.federation.serving import Serving
 from ranvier.services.federation.sight import ServerSights
 from ranvier.services.federation.spaces import Spaces
+from ranvier.services.federation.third_party_invites import ThirdPartyInvites
 from ranvier.services.flows.handshake import Handshake
 from ranvier.services.flows.remote_inviting import RemoteInviting
 from ranvier.services.flows.remote_joining import RemoteJoining, RoomStore
@@ -55,7 +62,7 @@ def lay_remote_rooms(foundation: Foundation, remote: Remote, intake: Intake) -> 
     handshake = Handshake(remote.requests, author)
     elsewhere = Elsewhere(db, interner, nodes, foundation.live, clock)
     store = RoomStore(db, interner, nodes, foundation.live, clock)
-    relaying = Relaying(db, intake.checking, intake.admission)
+    relaying = Relaying(db, intake.checking, intake.admission, intake.policies)
     return FederatedRooms(
         RemoteJoining(handshake, intake.checking, store, intake.admission),
         RemoteKnocking(handshake, elsewhere, intake.checking),
@@ -65,7 +72,11 @@ def lay_remote_rooms(foundation: Foundation, remote: Remote, intake: Intake) -> 
 
 
 def compose_remote_rooms(
-    foundation: Foundation, remote: Remote, intake: Intake, fetch_profile: FetchProfile
+    foundation: Foundation,
+    remote: Remote,
+    intake: Intake,
+    fetch_profile: FetchProfile,
+    bridges: Bridges,
 ) -> Composed:
     """What other servers ask of our rooms."""
     ports = foundation.ports
@@ -73,32 +84,59 @@ def compose_remote_rooms(
     server = ports.config.name
     gate = Gate(interner)
     doorkeeper = Doorkeeper(server, ports.signing_keys[0])
-    relaying = Relaying(db, intake.checking, intake.admission)
+    relaying = Relaying(db, intake.checking, intake.admission, intake.policies)
     offers = Offers(db, interner, foundation.live, gate, clock)
     admissions = Admissions(db, interner, nodes, gate, offers, relaying, doorkeeper)
     elsewhere = Elsewhere(db, interner, nodes, foundation.live, clock)
     directories = RemoteDirectories(remote.requests)
-    aliases = Aliases(db, interner, foundation.sight, foundation.timeline, clock, directories.resolve)
+    summon = bridges.queries.summon_users
+    aliases = Aliases(
+        db,
+        interner,
+        foundation.sight,
+        foundation.timeline,
+        clock,
+        directories.resolve,
+        bridges.registry,
+        bridges.queries.summon_alias,
+    )
     sights = ServerSights(interner, nodes)
     slots = asyncio.Semaphore(MAX_UNDER_WAY)
-    wires = Wires(server, db, remote.requests, sights, clock, slots)
+    # SQLite has one process; a database server may have several.
+    is_shared = not ports.config.database.url.startswith("sqlite:")
+    leases = Leases(db, clock, ports.randomness.token(12), is_shared=is_shared)
+    wires = Wires(server, db, remote.requests, sights, clock, slots, leases)
     passing = PassingReader(interner, clock, tells_presence=ports.config.presence.enabled)
     outbound = Outbound(wires, interner, passing, f"{clock.now_ms()}-{ports.randomness.text(6)}-")
     remote.standings.subscribe(outbound.wake)
+    watch_outbound(ports.registry, outbound)
+    tells_names = ports.config.federation.share_device_names
+    resync = DeviceListResync(db, interner, remote.requests, clock)
+    remote.standings.subscribe(resync.wake)
     serving = Serving(server, db, clock, nodes, gate, sights)
+    inviting = RemoteInviting(db, interner, foundation.timeline, remote.requests, relaying)
+    third_party = ThirdPartyInvites(
+        db, interner, foundation.live, foundation.timeline, remote.requests, inviting, gate
+    )
     claims = KeyClaims(db, interner, clock, RemoteKeyRequests(remote.requests))
     return Composed(
         endpoints=[
             Events(serving),
             Backfill(serving),
+            Federation2015(serving),
             Joins(offers, admissions),
             Leaves(offers, admissions),
             Knocks(offers, admissions),
-            Invites(Invitations(db, interner, elsewhere, intake.checking, doorkeeper)),
-            Queries(server, aliases, Profiles(server, db, clock, fetch_profile)),
+            Invites(Invitations(db, interner, elsewhere, intake.checking, doorkeeper, summon)),
+            ThirdPartyInvitesOfServers(third_party),
+            Queries(server, aliases, Profiles(server, db, clock, fetch_profile, summon)),
             SpacesOfThisServer(Spaces(db, interner)),
             PublicRoomsOfThisServer(PublicRooms(db, interner, directories.list_rooms)),
-            UserKeys(KeysForServers(db, interner, claims)),
+            UserKeys(KeysForServers(db, interner, claims, tells_names=tells_names)),
         ],
-        workers=[outbound, DeviceUpdates(db, interner, clock)],
+        workers=[
+            outbound,
+            DeviceUpdates(db, interner, clock, tells_names=tells_names),
+            resync,
+        ],
     )

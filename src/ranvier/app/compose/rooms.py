@@ -1,6 +1,7 @@
 """Rooms: sending into them; who is in them; how they are made and found."""
 
-from ranvier.app.compose.foundation import Composed, Foundation
+from ranvier.app.compose.appservices import Bridges
+from ranvier.app.compose.foundation import Composed, Foundation, offered_versions
 from ranvier.core.room_versions import get_room_version
 from ranvier.http.client.create_room import CreateRoom
 from ranvier.http.client.directory import Directory
@@ -24,6 +25,7 @@ from ranvier.services.rooms.membership import Membership
 from ranvier.services.rooms.mutual_rooms import MutualRooms
 from ranvier.services.rooms.public_rooms import FetchPage, PublicRooms
 from ranvier.services.rooms.remote import RemoteRooms
+from ranvier.services.rooms.remote_spaces import RemoteSpaces, no_remote_space, no_remote_summary
 from ranvier.services.rooms.reporting import Reporting
 from ranvier.services.rooms.room_summary import Previews
 from ranvier.services.rooms.sending import Sending
@@ -33,22 +35,32 @@ from ranvier.services.rooms.upgrading import Upgrading
 
 
 def compose_rooms(
-    foundation: Foundation, remote: RemoteRooms, fetch_alias: FetchAlias, fetch_page: FetchPage
+    foundation: Foundation,
+    remote: RemoteRooms,
+    fetch_alias: FetchAlias,
+    fetch_page: FetchPage,
+    spaces: RemoteSpaces | None,
+    bridges: Bridges,
 ) -> Composed:
-    """`fetch_alias` and `fetch_page` ask other servers' directories."""
+    """`fetch_alias` and `fetch_page` ask other servers' directories, `spaces` asks them about rooms."""
+    fetch_space = no_remote_space if spaces is None else spaces.fetch
+    fetch_summary = no_remote_summary if spaces is None else spaces.fetch_summary
     db, clock = foundation.ports.db, foundation.ports.clock
     interner, timeline, sight = foundation.interner, foundation.timeline, foundation.sight
-    inviting = Inviting(db, interner, timeline, remote)
+    inviting = Inviting(db, interner, timeline, remote, bridges.queries.summon_users)
     joining = Joining(db, interner, timeline, remote)
     membership = Membership(db, timeline, inviting, remote)
-    aliases = Aliases(db, interner, sight, timeline, clock, fetch_alias)
+    aliases = Aliases(
+        db, interner, sight, timeline, clock, fetch_alias, bridges.registry, bridges.queries.summon_alias
+    )
     state = RoomState(db, interner, foundation.nodes, sight, foundation.presenting, clock)
     canonical_aliases = CanonicalAliases(db, interner, aliases.find_room)
     changing_state = ChangingState(
         timeline, membership, inviting, joining, canonical_aliases, Successions(db)
     )
+    versions = offered_versions(foundation.ports.config)
     default_version = get_room_version(foundation.ports.config.rooms.default_version)
-    creating = Creating(db, interner, timeline, inviting, clock, default_version)
+    creating = Creating(db, interner, timeline, inviting, clock, default_version, bridges.registry, versions)
     return Composed(
         endpoints=[
             RoomSend(Sending(db, foundation.live, timeline)),
@@ -57,9 +69,9 @@ def compose_rooms(
             RoomStateEndpoints(state, changing_state),
             Directory(aliases),
             ListPublicRooms(PublicRooms(db, interner, fetch_page)),
-            RoomSummaries(Previews(db, interner), aliases),
+            RoomSummaries(Previews(db, interner, fetch_summary), aliases),
             RoomUpgrades(Upgrading(db, interner, timeline, creating)),
-            SpaceHierarchy(Hierarchies(db, interner)),
+            SpaceHierarchy(Hierarchies(db, interner, fetch_space, clock)),
             MutualRoomsEndpoint(MutualRooms(db, interner)),
             ReportContent(Reporting(db, interner, clock)),
         ]

@@ -23,7 +23,7 @@ from ranvier.core.auth.state import AuthState, StateLookup
 from ranvier.core.errors import AuthRejected, BadIdentifier
 from ranvier.core.events.pdu import Pdu
 from ranvier.core.identifiers import EventID, StateKey, parse_user_id
-from ranvier.core.room_versions import ROOM_VERSIONS, RoomVersion
+from ranvier.core.room_versions import KNOWN_ROOM_VERSIONS, RoomVersion
 
 
 def check_state_independent(
@@ -97,7 +97,7 @@ def _check_create(event: Pdu, version: RoomVersion) -> None:
         raise AuthRejected("1.2", "the room id names another server than the creator's")
     # 1.3
     named_version = event.content.get("room_version", "1")
-    if not isinstance(named_version, str) or named_version not in ROOM_VERSIONS:
+    if not isinstance(named_version, str) or named_version not in KNOWN_ROOM_VERSIONS:
         raise AuthRejected("1.3", "the room's version is not known here")
     # 1.4, up to v10
     if version.auth.creator_in_content and "creator" not in event.content:

@@ -46,11 +46,11 @@ def check_third_party_invite(event: Pdu, target: str, room: AuthState, number: s
     if event.sender != offer.sender:
         raise AuthRejected(f"{number}.6", "the sender did not make the third-party invite")
     # .7 and .8
-    if not _is_signed_by_any(signed, offer.content):
+    if not is_signed_by_any(signed, offer.content):
         raise AuthRejected(f"{number}.8", "no key of the third-party invite signed this")
 
 
-def _is_signed_by_any(signed: JsonObject, offer: JsonObject) -> bool:
+def is_signed_by_any(signed: JsonObject, offer: JsonObject) -> bool:
     """Whether any signature in `signed` verifies with any key in the content of m.room.third_party_invite."""
     try:
         message = signed_bytes(signed)

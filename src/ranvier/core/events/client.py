@@ -36,7 +36,7 @@ class Unsigned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     transaction_id: str | None = None  # only for the device that sent the event
     membership: str | None = None  # of the reader, at the event
     replaces_state: str | None = None
-    prev_sender: str | None = None
+    prev_sender: str | None = None  # not in the specification; clients show who had invited by it
     prev_content: msgspec.Raw | None = None  # see `raw_content`
     redacted_because: msgspec.Raw | None = None  # a client event
     invite_room_state: list[msgspec.Raw] | None = None  # stripped states
@@ -55,6 +55,12 @@ def encode_unsigned(unsigned: Unsigned) -> bytes:
 def raw_content(json: bytes) -> msgspec.Raw:
     """The bytes of `content` in the stored bytes of a Pdu (a view: it keeps them alive)."""
     return _STORED.decode(json).content
+
+
+def sender_of(json: bytes) -> str:
+    """The sender of an event, from its stored bytes."""
+    sender: str = msgspec.json.decode(_STORED.decode(json).sender)
+    return sender
 
 
 def client_head(json: bytes, event_id: EventID) -> bytes:

@@ -37,7 +37,7 @@ def check_format(event: JsonObject, version: RoomVersion, *, limit_parents: bool
 
     Raises: BadEvent; TooLarge for a field or a list above its limit.
     """
-    _check_strings(event)
+    _check_strings(event, version)
     _check_ids(event, version)
     if not isinstance(event.get("content"), dict):
         raise BadEvent("content is not an object")
@@ -70,8 +70,9 @@ def check_size(json: bytes) -> None:
         raise TooLarge(f"an event has at most {MAX_EVENT_BYTES} bytes, this one has {len(json)}")
 
 
-def check_field(name: str, value: object) -> None:
-    """Check a `type` or a `state_key`: a string of at most 255 bytes that every database can hold.
+def check_field(name: str, value: object, *, is_long: bool = False) -> None:
+    """Check a `type` or a `state_key`: a string of at most 255 bytes (`is_long`: code points) that every database
+    can hold.
 
     Raises: BadEvent, TooLarge.
     """
@@ -82,16 +83,17 @@ def check_field(name: str, value: object) -> None:
             size = len(value.encode())
         except UnicodeEncodeError as error:
             raise BadEvent(f"{name} has a lone surrogate") from error
-        if size > MAX_EVENT_FIELD_BYTES:
-            raise TooLarge(f"{name} has more than {MAX_EVENT_FIELD_BYTES} bytes")
+        if (len(value) if is_long else size) > MAX_EVENT_FIELD_BYTES:
+            unit = "code points" if is_long else "bytes"
+            raise TooLarge(f"{name} has more than {MAX_EVENT_FIELD_BYTES} {unit}")
     if "\0" in value:
         raise BadEvent(f"{name} has a NUL character")
 
 
-def _check_strings(event: JsonObject) -> None:
-    check_field("type", event.get("type"))
+def _check_strings(event: JsonObject, version: RoomVersion) -> None:
+    check_field("type", event.get("type"), is_long=version.has_long_fields)
     if "state_key" in event:
-        check_field("state_key", event["state_key"])
+        check_field("state_key", event["state_key"], is_long=version.has_long_fields)
 
 
 def _check_ids(event: JsonObject, version: RoomVersion) -> None:

@@ -1,5 +1,6 @@
 """What this server lets the user do. Spec: client-server API, "Capabilities negotiation"."""
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ranvier.core.room_versions import ROOM_VERSIONS, RoomVersion
@@ -11,22 +12,26 @@ from ranvier.services.requester import Requester
 class Capabilities:
     """GET /capabilities."""
 
-    def __init__(self, default_room_version: RoomVersion) -> None:
-        self._default_room_version = default_room_version
+    def __init__(self, default_room_version: RoomVersion, unstable: Collection[RoomVersion] = ()) -> None:
+        """`unstable`: room versions that are offered beside the stable ones."""
+        self._room_versions = {
+            "default": default_room_version.name,
+            "available": {
+                **dict.fromkeys(ROOM_VERSIONS, "stable"),
+                **{version.name: "unstable" for version in unstable},
+            },
+        }
 
     @endpoint("GET", "/_matrix/client/v3/capabilities", operation="getCapabilities", guests=True)
     async def get_capabilities(self, request: Request) -> dict[str, Any]:
-        return {"capabilities": _capabilities(request.requester, self._default_room_version)}
+        return {"capabilities": _capabilities(request.requester, self._room_versions)}
 
 
-def _capabilities(requester: Requester, default: RoomVersion) -> dict[str, Any]:
+def _capabilities(requester: Requester, room_versions: Mapping[str, Any]) -> dict[str, Any]:
     has_password = not requester.is_guest and requester.appservice_id is None
     capabilities: dict[str, Any] = {
         "m.change_password": {"enabled": has_password},
-        "m.room_versions": {
-            "default": default.name,
-            "available": dict.fromkeys(ROOM_VERSIONS, "stable"),
-        },
+        "m.room_versions": room_versions,
         "m.profile_fields": {"enabled": not requester.is_suspended},
         "m.set_displayname": {"enabled": not requester.is_suspended},
         "m.set_avatar_url": {"enabled": not requester.is_suspended},

@@ -1,10 +1,12 @@
 """Logging in. Spec: client-server API, "Login"."""
 
 from ranvier.core.errors import MatrixError, MissingParam
+from ranvier.http.client.appservice_login import APPSERVICE_LOGIN, demand_appservice
 from ranvier.http.endpoint import Auth, Rate, endpoint
 from ranvier.http.request import Request
 from ranvier.services.accounts.login import Login as LoginService
 from ranvier.services.accounts.sessions import Session, SessionWish
+from ranvier.services.appservices.accounts import AppserviceAccounts
 
 
 class LoginBody(SessionWish, frozen=True, kw_only=True):
@@ -16,14 +18,21 @@ class LoginBody(SessionWish, frozen=True, kw_only=True):
 class Login:
     """The endpoints at /login."""
 
-    def __init__(self, login: LoginService) -> None:
+    def __init__(self, login: LoginService, appservice_accounts: AppserviceAccounts) -> None:
         self._login = login
+        self._appservice_accounts = appservice_accounts
 
     @endpoint("GET", "/_matrix/client/v3/login", operation="getLoginFlows", auth=Auth.NONE, rate=Rate.READ)
     async def get_login_flows(self, _request: Request) -> dict[str, object]:
-        return {"flows": [{"type": "m.login.password"}, {"type": "m.login.token", "get_login_token": True}]}
+        return {
+            "flows": [
+                {"type": "m.login.password"},
+                {"type": "m.login.token", "get_login_token": True},
+                {"type": APPSERVICE_LOGIN},
+            ]
+        }
 
-    @endpoint("POST", "/_matrix/client/v3/login", operation="login", auth=Auth.NONE, rate=Rate.LOGIN)
+    @endpoint("POST", "/_matrix/client/v3/login", operation="login", auth=Auth.ANYBODY, rate=Rate.LOGIN)
     async def login(self, request: Request) -> Session:
         body = request.body(LoginBody)
         match body.type:
@@ -35,5 +44,8 @@ class Login:
                 if body.token is None:
                     raise MissingParam("The token is missing.")
                 return await self._login.by_token(body.token, body)
+            case "m.login.application_service":
+                requester = demand_appservice(request)
+                return await self._appservice_accounts.login(requester, request.json(), body)
             case _:
                 raise MatrixError("This login type is unknown.")

@@ -4,7 +4,8 @@ from ranvier.core.identifiers import parse_room_id
 from ranvier.core.limits import MAX_SAFE_INTEGER
 from ranvier.http.endpoint import endpoint
 from ranvier.http.request import Request
-from ranvier.services.rooms.timestamps import TimedEvent, Timestamps
+from ranvier.services.rooms.remote_times import TimedEvent
+from ranvier.services.rooms.timestamps import Timestamps
 
 
 class RoomEventByTimestamp:

@@ -1,10 +1,12 @@
 """A room at a glance. Spec: client-server API, GET /room_summary/{roomIdOrAlias} (v1.15)."""
 
+from ranvier.core.identifiers import ServerName, parse_server_name
 from ranvier.http.endpoint import Auth, endpoint
 from ranvier.http.request import Request
 from ranvier.services.rooms.aliases import Aliases
 from ranvier.services.rooms.room_summary import Previews, Summary
 
+MAX_VIA = 10
 _UNSTABLE = "/_matrix/client/unstable/im.nheko.summary"
 
 
@@ -25,5 +27,10 @@ class RoomSummaries:
         guests=True,
     )
     async def get_room_summary(self, request: Request) -> Summary:
-        room_id = await self._aliases.find_room(request.path["roomIdOrAlias"])
-        return await self._previews.get_summary(request.requester_or_none, room_id)
+        way = await self._aliases.find_way(request.path["roomIdOrAlias"])
+        servers = (*_servers(request), *way.servers)
+        return await self._previews.get_summary(request.requester_or_none, way.room_id, servers)
+
+
+def _servers(request: Request) -> list[ServerName]:
+    return [parse_server_name(name) for name in request.query().all("via")[:MAX_VIA]]

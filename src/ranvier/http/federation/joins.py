@@ -33,4 +33,10 @@ class Joins:
             parse_room_id(request.path["roomId"]),
             parse_event_id(request.path["eventId"]),
             request.json(),
+            omit_members=request.query().boolean("omit_members"),
         )
+
+    # COMPAT: gone from the specification, but asked for by servers of before 2020.
+    @server_endpoint("PUT", "/_matrix/federation/v1/send_join/{roomId}/{eventId}", operation="sendJoinV1")
+    async def send_join_v1(self, request: Request) -> bytes:
+        return b"[200,%b]" % await self.send_join(request)

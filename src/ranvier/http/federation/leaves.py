@@ -29,3 +29,8 @@ class Leaves:
             request.json(),
         )
         return {}
+
+    # COMPAT: gone from the specification, but asked for by servers of before 2020.
+    @server_endpoint("PUT", "/_matrix/federation/v1/send_leave/{roomId}/{eventId}", operation="sendLeaveV1")
+    async def send_leave_v1(self, request: Request) -> list[object]:
+        return [200, await self.send_leave(request)]

@@ -1,11 +1,13 @@
 """Spec: server-server API, "Published Room Directory"."""
 
+from ranvier.core.room_versions import KNOWN_ROOM_VERSIONS
 from ranvier.http.client.list_public_rooms import FilterBody, RoomsBody
 from ranvier.http.federation.origin import server_endpoint
 from ranvier.http.request import Request
 from ranvier.services.rooms.public_rooms import MAX_PAGE, PublicRooms, RoomsPage, RoomsWish
 
 _PATH = "/_matrix/federation/v1/publicRooms"
+_FEDERATED = tuple(version.name for version in KNOWN_ROOM_VERSIONS.values() if version.is_federated)
 
 
 class PublicRoomsOfThisServer:
@@ -20,6 +22,7 @@ class PublicRoomsOfThisServer:
         wish = RoomsWish(
             limit=query.integer("limit", 0, most=MAX_PAGE) or MAX_PAGE,
             since=query.text("since"),
+            versions=_FEDERATED,
             networks=_networks(query.boolean("include_all_networks"), query.text("third_party_instance_id")),
         )
         return await self._public_rooms.list_rooms(wish)
@@ -33,6 +36,7 @@ class PublicRoomsOfThisServer:
             since=body.since,
             text=wanted.generic_search_term,
             room_types=wanted.room_types,
+            versions=_FEDERATED,
             networks=_networks(body.include_all_networks, body.third_party_instance_id),
         )
         return await self._public_rooms.list_rooms(wish)

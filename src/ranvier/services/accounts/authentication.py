@@ -48,8 +48,13 @@ class Authentication:
         return requester
 
     async def appservice(self, token: str) -> Requester:
-        """Raises: Forbidden: the token is no application service's."""
+        """Raises: Forbidden: the token is a user's; UnknownToken."""
+        await self.user(token, None, None)
         raise Forbidden("Only an application service may do this.")
+
+    async def appservice_or_none(self, token: str) -> Requester | None:
+        """None: where this is the authentication, there are no application services."""
+        return None
 
     async def _find(self, token: str) -> tuple[Requester, int | None]:
         # A session that changes while it is read here must not stay in memory as it was.

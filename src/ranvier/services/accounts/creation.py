@@ -3,7 +3,7 @@
 Registration, administrators, the command line and application services end here.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 
@@ -21,6 +21,9 @@ from ranvier.store.tables.registration_tokens import complete_registration_token
 
 IsReserved = Callable[[UserID], bool]
 """Whether an application service claims a user id for itself alone."""
+
+SummonUsers = Callable[[Iterable[UserID]], Awaitable[None]]
+"""Let application services make those of these users that are theirs, and are not known yet."""
 
 
 class NewAccount(msgspec.Struct, frozen=True, kw_only=True):

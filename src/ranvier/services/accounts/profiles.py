@@ -21,6 +21,7 @@ from ranvier.core.errors import (
 )
 from ranvier.core.identifiers import ServerName, UserID, server_of
 from ranvier.io.clock import Clock
+from ranvier.services.accounts.creation import SummonUsers
 from ranvier.services.requester import Requester
 from ranvier.store.database import Database, ReadTxn, WriteTxn
 from ranvier.store.tables import profiles
@@ -53,7 +54,15 @@ FetchProfile = Callable[[UserID], Awaitable[JsonObject]]
 class Profiles:
     """Reads and changes profiles."""
 
-    def __init__(self, server_name: ServerName, db: Database, clock: Clock, fetch: FetchProfile) -> None:
+    def __init__(
+        self,
+        server_name: ServerName,
+        db: Database,
+        clock: Clock,
+        fetch: FetchProfile,
+        summon: SummonUsers,
+    ) -> None:
+        self._summon = summon
         self._server_name = server_name
         self._db = db
         self._clock = clock
@@ -63,7 +72,7 @@ class Profiles:
         """The whole profile. Raises: NotFound (no such user); for users of other servers also BadGateway."""
         if server_of(user_id) != self._server_name:
             return await self._fetch(user_id)
-        fields = await self._db.read(_read, user_id)
+        fields = await self._read_own(user_id)
         return {field: orjson.loads(value) for field, value in fields.items()}
 
     async def get_field(self, user_id: UserID, field: str) -> JsonObject:
@@ -74,10 +83,18 @@ class Profiles:
             if field not in found:
                 raise NotFound("There is no such field in this profile.")
             return {field: found[field]}
-        value = (await self._db.read(_read, user_id)).get(field)
+        value = (await self._read_own(user_id)).get(field)
         if value is None:
             raise NotFound("There is no such field in this profile.")
         return {field: orjson.loads(value)}
+
+    async def _read_own(self, user_id: UserID) -> Fields:
+        """Raises: NotFound, also when no application service makes the user on being asked."""
+        try:
+            return await self._db.read(_read, user_id)
+        except NotFound:
+            await self._summon((user_id,))
+        return await self._db.read(_read, user_id)
 
     async def set_field(self, requester: Requester, user_id: UserID, field: str, body: JsonObject) -> None:
         """Set a field to `body[field]`; an empty name or picture goes away.

@@ -6,6 +6,7 @@ room's other servers by us.
 Spec: server-server API, "Joining Rooms", "Knocking upon a room", "Leaving Rooms (Rejecting Invites)".
 """
 
+from collections.abc import Collection
 from typing import Final
 
 import msgspec
@@ -42,6 +43,8 @@ SHOWN_STATE: Final[tuple[StateKey, ...]] = (
 )
 """What somebody who is invited or knocks gets to see. Spec: client-server API, "Stripped state"."""
 
+MAX_HEROES: Final = 5
+_NAMES: Final[tuple[StateKey, ...]] = (("m.room.name", ""), ("m.room.canonical_alias", ""))
 _AUTHORISED_VIA: Final = "join_authorised_via_users_server"
 
 
@@ -73,12 +76,21 @@ class Admissions:
         self._relaying = relaying
         self._doorkeeper = doorkeeper
 
-    async def join(self, origin: ServerName, room_id: RoomID, event_id: EventID, event: JsonObject) -> bytes:
-        """The room's state before the join, and what authorizes it.
+    async def join(
+        self,
+        origin: ServerName,
+        room_id: RoomID,
+        event_id: EventID,
+        event: JsonObject,
+        *,
+        omit_members: bool = False,
+    ) -> bytes:
+        """The room's state before the join, and what authorizes it; with `omit_members` of the room's members
+        those alone that name a room without name, and nothing twice.
 
         Raises: InvalidParam (not such an event); NotFound, Forbidden; UnableToAuthoriseJoin.
         """
-        room = await self._db.read(self._gate.approach, origin, room_id)
+        room = await self._db.read(self._gate.admit, origin, room_id)
         pdu = _parse(origin, room, event_id, event, "join")
         version = get_room_version(room.version)
         vouching = pdu.content.get(_AUTHORISED_VIA)
@@ -88,16 +100,16 @@ class Admissions:
             pdu = countersign(pdu, version, self._doorkeeper.server, self._doorkeeper.key)
         servers = await self._db.read(self._read_servers, room)
         await self._relaying.admit(room, pdu)
-        return await self._db.read(self._read_answer, room, pdu, servers)
+        return await self._db.read(self._read_answer, room, pdu, servers, omit_members=omit_members)
 
     async def leave(self, origin: ServerName, room_id: RoomID, event_id: EventID, event: JsonObject) -> None:
         """Raises: InvalidParam, NotFound, Forbidden."""
-        room = await self._db.read(self._gate.approach, origin, room_id)
+        room = await self._db.read(self._gate.admit, origin, room_id)
         await self._relaying.admit(room, _parse(origin, room, event_id, event, "leave"))
 
     async def knock(self, origin: ServerName, room_id: RoomID, event_id: EventID, event: JsonObject) -> bytes:
         """What the knocking user is shown of the room. Raises: InvalidParam, NotFound, Forbidden."""
-        room = await self._db.read(self._gate.approach, origin, room_id)
+        room = await self._db.read(self._gate.admit, origin, room_id)
         await self._relaying.admit(room, _parse(origin, room, event_id, event, "knock"))
         shown = await self._db.read(read_shown_state, self._interner, room)
         return b'{"knock_room_state":[%b]}' % b",".join(shown)
@@ -110,26 +122,47 @@ class Admissions:
         names = list_server_names(txn, self._interner, nids)
         return [names[nid] for nid in nids]
 
-    def _read_answer(self, txn: ReadTxn, room: Room, join: Pdu, servers: list[ServerName]) -> bytes:
+    def _read_answer(
+        self, txn: ReadTxn, room: Room, join: Pdu, servers: list[ServerName], *, omit_members: bool
+    ) -> bytes:
         record = events.list_events_by_id(txn, (join.event_id,))[join.event_id]
         root = record.state_root
         if root is None:
             raise Forbidden("The room does not allow this.")
         version = get_room_version(room.version)
         nids = list(state_map.to_dict(SnapshotNodes(txn, self._nodes), root).values())
+        if omit_members:
+            nids = self._without_members(txn, room, nids)
         cited = {known.event_nid for known in events.list_known(txn, join.auth_events).values()}
         chain = list_auth_chain(txn, {*nids, *cited}) | cited
+        if omit_members:
+            chain.difference_update(nids)
         stored = events.list_events(txn, {*nids, *chain})
         return (
-            b'{"auth_chain":[%b],"event":%b,"members_omitted":false,"origin":%b,"servers_in_room":%b,"state":[%b]}'
+            b'{"auth_chain":[%b],"event":%b,"members_omitted":%b,"origin":%b,"servers_in_room":%b,"state":[%b]}'
             % (
                 b",".join(wire_forms([stored[nid] for nid in chain], version)),
                 record.json,
+                b"true" if omit_members else b"false",
                 msgspec.json.encode(self._doorkeeper.server),
                 msgspec.json.encode(servers),
                 b",".join(wire_forms([stored[nid] for nid in nids], version)),
             )
         )
+
+    def _without_members(self, txn: ReadTxn, room: Room, state_nids: Collection[int]) -> list[int]:
+        """A state without its member events, but for those of the heroes in a room without name.
+
+        Spec: `omit_members` of `PUT /send_join`.
+        """
+        kept = events.list_of_other_types(txn, state_nids, "m.room.member")
+        names = find_state_key_nids(txn, self._interner, _NAMES)
+        if not state.list_current_slots(txn, room.room_nid, names.values()):
+            present = set(state_nids)
+            for membership in (memberships.JOIN, memberships.INVITE):
+                members = memberships.list_members(txn, room.room_nid, membership, MAX_HEROES + 1)
+                kept += [nid for _, nid in members if nid in present]
+        return kept
 
 
 def read_shown_state(

@@ -25,6 +25,7 @@ from ranvier.core.room_versions import get_room_version
 from ranvier.io.clock import Clock
 from ranvier.io.ports import RemoteFault
 from ranvier.services.federation.ephemera import Ephemera
+from ranvier.services.federation.leases import Holding, Leases
 from ranvier.services.federation.sight import ServerSights, wire_form
 from ranvier.services.remote.requests import Ask, Refused, Requests, path_of
 from ranvier.services.remote.standing import HeldBack
@@ -68,12 +69,16 @@ class Wires(msgspec.Struct, frozen=True):
     sights: ServerSights
     clock: Clock
     slots: asyncio.Semaphore  # transactions under way to all servers together
+    leases: Leases
 
 
 class Destination:
     """What waits for one server. `run` sends until nothing does."""
 
-    def __init__(self, wires: Wires, server: ServerName, nid: int, prefix: str, *, is_behind: bool) -> None:
+    def __init__(
+        self, wires: Wires, server: ServerName, nid: int, prefix: str, *, since: int, is_behind: bool
+    ) -> None:
+        """`since`: the position from which on all events that concern the server are added."""
         self.server = server
         self.nid = nid
         self.ephemera = Ephemera()
@@ -87,13 +92,17 @@ class Destination:
             False  # what the server missed is being read: what comes meanwhile may not be in it
         )
         self._has_outbox = True
+        self._since = since
         self._caught_up_to = 0
+        self._newest = since
         self._failures = 0
         self._unsent: Transaction | None = None
         self._wakeup = asyncio.Event()
+        self._is_parked = False
 
     def add(self, position: int, pdu: bytes) -> None:
         """Queue an event for the server."""
+        self._newest = position
         if (self._is_behind and not self._is_looking) or position <= self._caught_up_to:
             return
         self._waiting.append((position, pdu))
@@ -108,6 +117,21 @@ class Destination:
         """The server may be worth a try."""
         self._wakeup.set()
 
+    def catch_up(self) -> None:
+        """The server may lack what another process was to send it."""
+        if not self.is_running:
+            self._fall_behind()
+
+    @property
+    def waiting_count(self) -> int:
+        """Events that wait in memory."""
+        return len(self._waiting)
+
+    @property
+    def is_parked(self) -> bool:
+        """Whether the server is not sent to until a later time."""
+        return self._is_parked
+
     @property
     def has_work(self) -> bool:
         return bool(self._unsent or self._waiting or self._is_behind or self._has_outbox or self.ephemera)
@@ -118,6 +142,8 @@ class Destination:
         try:
             while self.has_work:
                 try:
+                    if not await self._hold():
+                        break
                     transaction = self._unsent or await self._next()
                     if transaction is None:
                         continue
@@ -133,6 +159,33 @@ class Destination:
                     await self._pause(self._backoff_s())
         finally:
             self.is_running = False
+
+    async def _hold(self) -> bool:
+        """Whether it is for this process to send."""
+        match await self._wires.leases.hold(self.nid):
+            case Holding.OWN:
+                return True
+            case Holding.NEW:
+                position, has_missed = await self._wires.db.read(self._read_standing)
+                if has_missed or self._unsent is not None:
+                    self._fall_behind()
+                else:
+                    self._waiting = deque(one for one in self._waiting if one[0] > position)
+                self._has_outbox = True
+                return True
+        # Another process sends. What comes from here on is added again, and dropped again while that lasts.
+        self._fall_behind()
+        self._is_behind = self._has_outbox = False
+        self._since = self._newest
+        return False
+
+    def _read_standing(self, txn: ReadTxn) -> tuple[int, bool]:
+        """Up to where the server has all events, and whether it lacks some that are not in memory."""
+        row = destinations.list_destinations(txn, (self.nid,)).get(self.nid)
+        if row is None:
+            return 0, False  # nothing was to be sent yet; should that be wrong, the next sweep finds it
+        missed = destinations.list_missed(txn, self.nid, row.sent_position, 1)
+        return row.sent_position, bool(missed) and missed[0][1] <= self._since
 
     async def _next(self) -> Transaction | None:
         """What to send next; None: nothing, for now."""
@@ -249,9 +302,13 @@ class Destination:
 
     async def _pause(self, seconds: float) -> None:
         self._wakeup.clear()
-        with suppress(TimeoutError):
-            async with self._wires.clock.timeout(max(0.0, min(seconds, MAX_PAUSE_S))):
-                await self._wakeup.wait()
+        self._is_parked = True
+        try:
+            with suppress(TimeoutError):
+                async with self._wires.clock.timeout(max(0.0, min(seconds, MAX_PAUSE_S))):
+                    await self._wakeup.wait()
+        finally:
+            self._is_parked = False
 
 
 def _encode_queued(edu: outbox.QueuedEdu) -> bytes:

@@ -14,6 +14,7 @@ from ranvier.io.ports import RemoteFault
 from ranvier.services.remote.requests import Ask, Refused, Requests
 from ranvier.services.rooms.aliases import MAX_SERVERS, ResolvedAlias
 from ranvier.services.rooms.public_rooms import RoomsPage, RoomsWish
+from ranvier.store.tables.directory import OWN_NETWORK
 
 TIMEOUT_S: Final = 20.0
 MAX_RESPONSE_BYTES: Final = 2 * 1_048_576
@@ -51,6 +52,8 @@ class RemoteDirectories:
     async def list_rooms(self, server: ServerName, wish: RoomsWish) -> RoomsPage:
         """A page of the rooms that another server publishes. Raises: BadGateway."""
         content: JsonObject = {"limit": wish.limit, "include_all_networks": wish.networks is None}
+        if wish.networks is not None and wish.networks != (OWN_NETWORK,):
+            content["third_party_instance_id"] = wish.networks[0]
         if wish.since is not None:
             content["since"] = wish.since
         wanted: JsonObject = {}

@@ -45,11 +45,26 @@ class Gate:
         Raises: NotFound, Forbidden.
         """
         room = rooms.find_room(txn, room_id)
-        if room is None or not self._is_in(txn, self._interner.own_server, room):
+        if (
+            room is None
+            or not self._is_in(txn, self._interner.own_server, room)
+            or not get_room_version(room.version).is_federated
+        ):
             raise NotFound("This server is not in that room.")
         if rooms.is_blocked(txn, room_id):
             raise Forbidden("This room is blocked on this server.")
         self._check_acl(txn, origin, room)
+        return room
+
+    def admit(self, txn: ReadTxn, origin: ServerName, room_id: RoomID) -> rooms.Room:
+        """The same, where this server also knows the room well enough to let others in or out.
+
+        Raises: NotFound, Forbidden.
+        """
+        room = self.approach(txn, origin, room_id)
+        if room.is_partial:
+            # Not Forbidden: the others are to be asked.
+            raise NotFound("This server does not know that room well enough yet.")
         return room
 
     def _is_in(self, txn: ReadTxn, server: ServerName, room: rooms.Room) -> bool:

@@ -18,7 +18,8 @@ from ranvier.core.events.build import countersign
 from ranvier.core.events.pdu import Pdu
 from ranvier.core.identifiers import EventID, RoomID, ServerName, UserID, server_of
 from ranvier.core.limits import MAX_EVENT_FIELD_BYTES
-from ranvier.core.room_versions import RoomVersion, get_room_version
+from ranvier.core.room_versions import RoomVersion, get_federated_version
+from ranvier.services.accounts.creation import SummonUsers
 from ranvier.services.federation.admissions import Doorkeeper, parse_member_event
 from ranvier.services.rooms.checking import Checking, RoomRef
 from ranvier.services.rooms.elsewhere import Elsewhere, is_here, read_shown
@@ -40,7 +41,9 @@ class Invitations:
         elsewhere: Elsewhere,
         checking: Checking,
         doorkeeper: Doorkeeper,
+        summon: SummonUsers,
     ) -> None:
+        self._summon = summon
         self._db = db
         self._interner = interner
         self._elsewhere = elsewhere
@@ -62,7 +65,7 @@ class Invitations:
         Raises: IncompatibleRoomVersion; InvalidParam; Forbidden, InviteBlocked.
         """
         try:
-            version = get_room_version(room_version)
+            version = get_federated_version(room_version)
         except UnsupportedRoomVersion as error:
             raise IncompatibleRoomVersion(
                 "This server does not know the version of the room.",
@@ -79,6 +82,7 @@ class Invitations:
             raise InvalidParam(
                 "invite_room_state lacks the create event, or has what is no event of the room."
             )
+        await self._summon((UserID(str(invite.state_key)),))
         is_here = await self._db.read(self._check_welcome, invite)
         signed = countersign(invite, version, self._doorkeeper.server, self._doorkeeper.key)
         if not is_here:
@@ -102,16 +106,23 @@ class Invitations:
 
         Raises: Forbidden, InviteBlocked.
         """
-        user_id = UserID(str(invite.state_key))
-        account = find_account_by_id(txn, user_id)
-        if account is None or account.deactivated_ms is not None:
-            raise Forbidden("This user cannot be invited.")
-        if rooms.is_blocked(txn, invite.room_id):
-            raise Forbidden("This server takes no part in that room.")
-        permission = account_data.list_account_data_of_users(
-            txn, (account.user_nid,), account_data.GLOBAL, _PERMISSION
-        ).get(account.user_nid)
-        if permission is not None and parse_object(permission).get("default_action") == "block":
-            raise InviteBlocked("This user does not want to be invited.")
+        check_welcome(txn, UserID(str(invite.state_key)), invite.room_id)
         room = rooms.find_room(txn, invite.room_id)
         return room is not None and is_here(txn, self._interner, room.room_nid)
+
+
+def check_welcome(txn: ReadTxn, user_id: UserID, room_id: RoomID) -> None:
+    """Make sure that a user of this server may be invited to a room.
+
+    Raises: Forbidden, InviteBlocked.
+    """
+    account = find_account_by_id(txn, user_id)
+    if account is None or account.deactivated_ms is not None:
+        raise Forbidden("This user cannot be invited.")
+    if rooms.is_blocked(txn, room_id):
+        raise Forbidden("This server takes no part in that room.")
+    permission = account_data.list_account_data_of_users(
+        txn, (account.user_nid,), account_data.GLOBAL, _PERMISSION
+    ).get(account.user_nid)
+    if permission is not None and parse_object(permission).get("default_action") == "block":
+        raise InviteBlocked("This user does not want to be invited.")

@@ -77,7 +77,7 @@ class Offers:
     async def leave(self, origin: ServerName, room_id: RoomID, user_id: UserID) -> bytes:
         """Raises: NotFound, Forbidden, AuthRejected."""
         _check_speaks_for(origin, user_id)
-        await self._db.read(self._gate.approach, origin, room_id)
+        await self._db.read(self._gate.admit, origin, room_id)
         return await self._offer(room_id, user_id, {"membership": "leave"})
 
     def check_condition(self, txn: ReadTxn, room: Room, user_id: UserID) -> None:
@@ -90,7 +90,7 @@ class Offers:
     def _read_room(
         self, txn: ReadTxn, origin: ServerName, room_id: RoomID, versions: Collection[str]
     ) -> Room:
-        room = self._gate.approach(txn, origin, room_id)
+        room = self._gate.admit(txn, origin, room_id)
         if room.version not in versions:
             raise IncompatibleRoomVersion(
                 f"Your server does not know room version {room.version}.", room_version=room.version

@@ -6,15 +6,17 @@ for a server when a message is sent: docs/adr/0003-federation.md.
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 import msgspec
 
-from ranvier.core.errors import BadIdentifier
+from ranvier.core.errors import BadIdentifier, ServerFault
 from ranvier.core.federation.edus import PresenceItem, Receipt, Typing
 from ranvier.core.identifiers import RoomID, ServerName, server_of
 from ranvier.core.room_versions import get_room_version
 from ranvier.services.federation.destination import Destination, Wires
+from ranvier.services.federation.leases import SWEEP_EVERY_S
 from ranvier.services.federation.passing import Passing, PassingReader
 from ranvier.services.federation.sight import wire_form
 from ranvier.services.rooms.live import pdu_of
@@ -32,7 +34,7 @@ from ranvier.store.tables.rooms import Room
 BATCH: Final = 500
 """Events of all rooms in one read."""
 
-LEAST_INTERVAL_S: Final = 0.02
+LEAST_INTERVAL_S: Final = 0.005
 """Between reads: what is sent in quick succession goes out together."""
 
 MAX_ROOMS: Final = 5_000
@@ -55,6 +57,14 @@ class _Pulled(msgspec.Struct, frozen=True):
     names: Mapping[int, ServerName]
     upto: int
     has_more: bool
+
+
+class OutboundCounts(msgspec.Struct, frozen=True):
+    """How much there is to do."""
+
+    waiting_events: int
+    sending: int
+    parked: int
 
 
 class Outbound:
@@ -85,13 +95,33 @@ class Outbound:
 
     async def run(self) -> None:
         """Send for ever."""
-        async with asyncio.TaskGroup() as tasks:
-            await self._start(tasks)
-            while True:
-                await self._news.wait()
-                self._news.clear()
-                await self._pull(tasks)
-                await self._wires.clock.sleep(LEAST_INTERVAL_S)
+        # After a failure: no task of the earlier run is left, and what it had begun to read is read again.
+        for destination in self._destinations.values():
+            destination.is_running = False
+        self._news.set()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                await self._resume(tasks)
+                if self._wires.leases.is_shared:
+                    tasks.create_task(self._sweep(tasks), name="servers that nobody sends to")
+                while True:
+                    await self._news.wait()
+                    self._news.clear()
+                    await self._pull(tasks)
+                    await self._wires.clock.sleep(LEAST_INTERVAL_S)
+        finally:
+            # Without the database they end by themselves.
+            with suppress(ServerFault):
+                await self._wires.leases.release()
+
+    def count(self) -> OutboundCounts:
+        """For the metrics. Cost: follows the number of servers that were sent to."""
+        known = self._destinations.values()
+        return OutboundCounts(
+            sum(one.waiting_count for one in known),
+            sum(one.is_running and not one.is_parked for one in known),
+            sum(one.is_parked for one in known),
+        )
 
     def _hear(self, hints: Sequence[Hint]) -> None:
         for hint in hints:
@@ -103,12 +133,20 @@ class Outbound:
                 continue
             self._news.set()
 
-    async def _start(self, tasks: asyncio.TaskGroup) -> None:
-        """Go on with what an earlier process left to be sent."""
+    async def _resume(self, tasks: asyncio.TaskGroup) -> None:
+        """Go on with what an earlier process left to be sent, or one that ended beside this."""
         names = await self._db.read(self._read_waiting)
+        others = await self._wires.leases.list_others()
         for nid, name in names.items():
-            if name != self._interner.own_server:
-                self._send(tasks, self._destination(nid, name, is_behind=True))
+            if name != self._interner.own_server and nid not in others:
+                destination = self._destination(nid, name, is_behind=True)
+                destination.catch_up()
+                self._send(tasks, destination)
+
+    async def _sweep(self, tasks: asyncio.TaskGroup) -> None:
+        while True:
+            await self._wires.clock.sleep(SWEEP_EVERY_S)
+            await self._resume(tasks)
 
     def _read_waiting(self, txn: ReadTxn) -> dict[int, ServerName]:
         nids = {*destinations.list_behind(txn), *outbox.list_waiting_servers(txn)}
@@ -151,7 +189,9 @@ class Outbound:
     def _destination(self, nid: int, name: ServerName, *, is_behind: bool = False) -> Destination:
         found = self._destinations.get(nid)
         if found is None:
-            found = Destination(self._wires, name, nid, self._prefix, is_behind=is_behind)
+            found = Destination(
+                self._wires, name, nid, self._prefix, since=self._position, is_behind=is_behind
+            )
             self._destinations[nid] = self._by_name[name] = found
         return found
 
@@ -167,8 +207,13 @@ class Outbound:
         live = events.list_live_events(txn, after, txn.position, BATCH)
         has_more = len(live) == BATCH
         upto = live[-1][0] if has_more else txn.position
-        own = [(position, record) for position, record in live if record.is_local]
-        found = rooms.list_rooms(txn, {record.room_nid for _, record in own})
+        local = [(position, record) for position, record in live if record.is_local]
+        found = {
+            nid: room
+            for nid, room in rooms.list_rooms(txn, {record.room_nid for _, record in local}).items()
+            if get_room_version(room.version).is_federated
+        }
+        own = [(position, record) for position, record in local if record.room_nid in found]
         moved = {nid: self._list_moved(txn, room, live) for nid, room in found.items()}
         outgoing = [
             _Outgoing(
@@ -202,13 +247,15 @@ class Outbound:
         self, txn: ReadTxn, room: Room, record: EventRecord, moved: Mapping[int, ServerName]
     ) -> set[int]:
         """The servers that were in the room before the event, and that of a user whom it makes leave; not the
-        one that sent it to us."""
+        one that sent it to us, as the sender's server does but for a third-party invite, which we made."""
         servers = {nid for nid in self._servers_of(txn, room) if nid not in moved}
         servers.update(
             nid for nid, name in moved.items() if self._wires.sights.was_joined(txn, name, room, record)
         )
         if record.type == "m.room.member":
             member = pdu_of(record, room.room_id, get_room_version(room.version))
+            if "third_party_invite" in member.content:
+                return servers
             if member.content.get("membership") in (memberships.LEAVE, memberships.BAN):
                 servers.update(self._find_server(txn, member.state_key))
         sender = list_user_ids(txn, self._interner, (record.sender_nid,))[record.sender_nid]

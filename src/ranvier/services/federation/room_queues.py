@@ -64,6 +64,10 @@ class RoomQueues:
         """How many events wait or are being taken; for the metrics."""
         return sum(queue.count for queue in self._queues.values())
 
+    def room_count(self) -> int:
+        """How many rooms have events that wait; for the metrics."""
+        return len(self._queues)
+
     async def _work(self, room_nid: int, queue: _Queue) -> None:
         while queue.batches:
             batch = queue.batches.pop(0)

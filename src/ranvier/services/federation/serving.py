@@ -141,7 +141,8 @@ class Serving:
         self, txn: ReadTxn, origin: ServerName, room_id: RoomID, event_id: EventID
     ) -> tuple[Room, list[int]]:
         room, record = self._find(txn, origin, room_id, event_id)
-        if record.state_root is None:
+        if record.state_root is None or room.is_partial:
+            # Who asks is to ask another server than one that has just entered with a part of the state.
             raise NotFound("The state at this event is not known here.")
         return room, list(state_map.to_dict(SnapshotNodes(txn, self._nodes), record.state_root).values())
 

@@ -7,6 +7,7 @@ import msgspec
 
 from ranvier.core.errors import NotFound
 from ranvier.core.identifiers import RoomID, ServerName
+from ranvier.core.room_versions import get_room_version
 from ranvier.services.rooms.elsewhere import is_here
 from ranvier.services.rooms.hierarchy import TreeRoom, list_children, tree_room
 from ranvier.services.rooms.room_summary import Summary, build_summary, list_allowed_rooms_of
@@ -62,6 +63,8 @@ class Spaces:
 
     def _may_see(self, txn: ReadTxn, origin: ServerName, room: Room, summary: RoomSummary) -> bool:
         """Whether any of the server's users is in the room, or could come in or look in."""
+        if not get_room_version(room.version).is_federated:
+            return False
         if summary.history_visibility == "world_readable" or summary.join_rule in _OPEN_DOORS:
             return True
         nid = find_server_nids(txn, self._interner, (origin,)).get(origin)

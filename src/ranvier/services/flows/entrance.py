@@ -30,11 +30,17 @@ class Entrance(msgspec.Struct, frozen=True):
 
 
 def build_entrance(
-    pdus: Collection[Pdu], state_ids: Collection[EventID], join: Pdu, version: RoomVersion
+    pdus: Collection[Pdu],
+    state_ids: Collection[EventID],
+    join: Pdu,
+    version: RoomVersion,
+    *,
+    lacks_members: bool = False,
 ) -> Entrance:
     """Hold every event against those that it cites, and our own against the state.
 
-    Args: pdus - the state and what authorizes it, of which format and signatures were checked.
+    Args: pdus - the state and what authorizes it, of which format and signatures were checked; lacks_members - the
+        state is one without most members: those that our own event cites are taken into it.
     Raises: BadEntrance.
     """
     known: dict[EventID, Pdu] = {}
@@ -54,6 +60,11 @@ def build_entrance(
         for event_id in state_ids
         if event_id in known and event_id not in rejected
     }
+    if lacks_members:
+        for event_id in join.auth_events:
+            cited = known.get(event_id)
+            if cited is not None and cited.type == "m.room.member" and event_id not in rejected:
+                state.setdefault(cited.slot, cited)
     _check_entrance(state, join, version)
     outcomes = dict.fromkeys(rejected, Outcome.REJECTED_OUTLIER)
     return Entrance(

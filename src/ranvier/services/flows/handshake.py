@@ -24,7 +24,7 @@ from ranvier.core.events.build import build_event
 from ranvier.core.events.pdu import Pdu
 from ranvier.core.events.template import parse_template
 from ranvier.core.identifiers import EventID, RoomID, ServerName, UserID
-from ranvier.core.room_versions import ROOM_VERSIONS, RoomVersion, get_room_version
+from ranvier.core.room_versions import ROOM_VERSIONS, RoomVersion, get_federated_version
 from ranvier.io.ports import Misbehaved, RemoteFault
 from ranvier.services.remote.requests import Ask, Refused, Requests, path_of
 from ranvier.services.rooms.timeline import Author
@@ -86,7 +86,7 @@ class Handshake:
 
     def _sign(self, answer: JsonObject, room_id: RoomID, user_id: UserID, content: JsonObject) -> Made:
         """Raises: ProtocolFault, Misbehaved."""
-        version = get_room_version(answer.get("room_version", "1"))
+        version = get_federated_version(answer.get("room_version", "1"))
         offered = answer.get("event")
         if not isinstance(offered, dict):
             raise Misbehaved("no event was offered")

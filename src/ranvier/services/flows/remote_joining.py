@@ -8,12 +8,14 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+import msgspec
+
 from ranvier.core.canonical_json import JsonObject, parse_object
-from ranvier.core.errors import ProtocolFault
+from ranvier.core.errors import BadIdentifier, NotFound, ProtocolFault
 from ranvier.core.events.build import with_signatures
 from ranvier.core.events.parse import pdu_of_object
 from ranvier.core.events.pdu import Pdu
-from ranvier.core.identifiers import EventID, RoomID, ServerName, UserID
+from ranvier.core.identifiers import EventID, RoomID, ServerName, UserID, parse_server_name
 from ranvier.core.room_versions import RoomVersion
 from ranvier.io.clock import Clock
 from ranvier.io.ports import Misbehaved, RemoteFault
@@ -23,13 +25,15 @@ from ranvier.services.remote.flights import Flights
 from ranvier.services.remote.requests import Ask
 from ranvier.services.rooms.admission import Admission
 from ranvier.services.rooms.checking import Checking, RoomRef
-from ranvier.services.rooms.deciding import Case
+from ranvier.services.rooms.completing import COMPLETION, Completion
+from ranvier.services.rooms.deciding import Case, Claimed
 from ranvier.services.rooms.elsewhere import is_here
 from ranvier.services.rooms.live import LiveRooms
+from ranvier.services.rooms.outliers import Outliers
 from ranvier.services.rooms.remote import AlreadyHere
 from ranvier.services.rooms.summaries import store_summary
 from ranvier.store.database import Database, ReadTxn, WriteTxn
-from ranvier.store.tables import rooms
+from ranvier.store.tables import jobs, partial_rooms, rooms
 from ranvier.store.tables.append import append, remember_appended
 from ranvier.store.tables.interned import Interner
 from ranvier.store.tables.prepared import Appended, Batch, Outcome, PreparedEvent
@@ -44,8 +48,22 @@ SEND_BOUNDS: Final = Ask(
 )
 
 
+OUTLIERS_AT_ONCE: Final = 1_000
+"""Stored in one transaction: while a large room comes in, others write in between."""
+
 MAX_EVENTS: Final = 500_000
 """Of a room's state, and of what authorizes it."""
+
+
+MAX_TOLD: Final = 100_000
+"""Servers that are said to be in a room."""
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What comes with a state that lacks its members."""
+
+    via: ServerName  # who told
+    servers: Sequence[ServerName]  # in the room
 
 
 class RoomStore:
@@ -64,17 +82,28 @@ class RoomStore:
         """Whether this server is in the room."""
         return await self._db.read(self._read_presence, room_id)
 
-    async def find_nid(self, room_id: RoomID) -> int:
-        """The number of a room that is here."""
+    async def find(self, room_id: RoomID) -> rooms.Room:
+        """A room that is here. Raises: NotFound if it is not any more."""
         room = await self._db.read(rooms.find_room, room_id)
-        return 0 if room is None else room.room_nid
+        if room is None:
+            raise NotFound("This server is not in that room.")
+        return room
 
-    async def enter(self, room_id: RoomID, version: RoomVersion, entrance: Entrance, join: Pdu) -> None:
-        """Store the room with `join` as its only head. What was known of the room before stays as history."""
+    async def enter(
+        self, room_id: RoomID, version: RoomVersion, entrance: Entrance, join: Pdu, told: Told | None = None
+    ) -> None:
+        """Store the room with `join` as its only head. What was known of the room before stays as history.
+        `told` comes with a state that lacks its members: a job fetches the whole one.
+
+        If that fails midway, what was stored is known for what it authorizes alone; the room is not entered.
+        """
         known = await self._live.find(room_id)
-        appended = await self._db.write(self._write, room_id, version, entrance, join)
-        for one in appended:
-            remember_appended(self._interner, self._nodes, one)
+        for start in range(0, len(entrance.events), OUTLIERS_AT_ONCE):
+            part = entrance.events[start : start + OUTLIERS_AT_ONCE]
+            stored = await self._db.write(self._store_outliers, room_id, version, part)
+            remember_appended(self._interner, self._nodes, stored)
+        appended = await self._db.write(self._write, room_id, version, entrance, join, told)
+        remember_appended(self._interner, self._nodes, appended)
         if known is not None:
             self._live.drop(known)
 
@@ -82,15 +111,27 @@ class RoomStore:
         room = rooms.find_room(txn, room_id)
         return room is not None and is_here(txn, self._interner, room.room_nid)
 
-    def _write(
-        self, txn: WriteTxn, room_id: RoomID, version: RoomVersion, entrance: Entrance, join: Pdu
-    ) -> list[Appended]:
+    def _store_outliers(
+        self, txn: WriteTxn, room_id: RoomID, version: RoomVersion, outliers: tuple[PreparedEvent, ...]
+    ) -> Appended:
         room = rooms.insert_room(txn, room_id, version.name)
         if room.version != version.name:
             rooms.correct_version(txn, room.room_nid, version.name)
-        now_ms = self._clock.now_ms()
-        outliers = Batch(room_nid=room.room_nid, events=entrance.events, now_ms=now_ms)
-        first = append(txn, self._interner, self._nodes, outliers)
+        batch = Batch(room_nid=room.room_nid, events=outliers, now_ms=self._clock.now_ms())
+        return append(txn, self._interner, self._nodes, batch)
+
+    def _write(
+        self,
+        txn: WriteTxn,
+        room_id: RoomID,
+        version: RoomVersion,
+        entrance: Entrance,
+        join: Pdu,
+        told: Told | None,
+    ) -> Appended:
+        room = rooms.insert_room(txn, room_id, version.name)
+        partial_rooms.forget(txn, room.room_nid)
+        rooms.update_partial(txn, room.room_nid, is_partial=told is not None)
         nodes = PendingNodes(txn, self._nodes)
         root = build_state(
             txn, self._interner, nodes, {slot: pdu.event_id for slot, pdu in entrance.state.items()}
@@ -98,25 +139,42 @@ class RoomStore:
         batch = Batch(
             room_nid=room.room_nid,
             events=(PreparedEvent(pdu=join, outcome=Outcome.ACCEPTED),),
-            now_ms=now_ms,
+            now_ms=self._clock.now_ms(),
             revision=room.revision,
             replace_state=root,
         )
-        second = append(txn, self._interner, self._nodes, batch)
+        appended = append(txn, self._interner, self._nodes, batch)
         store_summary(txn, room.room_nid, [*entrance.state.values(), join])
-        return [first, second]
+        if told is not None:
+            partial_rooms.begin(txn, self._interner, room.room_nid, appended.event_nids[0], told.servers)
+            completion = msgspec.json.encode(Completion(room_id, told.via))
+            jobs.enqueue_job(txn, COMPLETION, room_id, completion, self._clock.now_ms())
+        return appended
 
 
 class RemoteJoining:
     """Joins, one at a time for each room."""
 
     def __init__(
-        self, handshake: Handshake, checking: Checking, store: RoomStore, admission: Admission
+        self,
+        handshake: Handshake,
+        checking: Checking,
+        store: RoomStore,
+        admission: Admission,
+        outliers: Outliers,
+        *,
+        omits_members: bool,
     ) -> None:
+        """`omits_members`: whether rooms are entered with a state that lacks its members, if the other server
+        likes to give one."""
         self._handshake = handshake
         self._checking = checking
         self._store = store
         self._admission = admission
+        self._outliers = outliers
+        self._bounds = SEND_BOUNDS
+        if omits_members:
+            self._bounds = msgspec.structs.replace(SEND_BOUNDS, query=(("omit_members", "true"),))
         self._flights: Flights[tuple[RoomID, UserID], EventID] = Flights()
         self._locks: dict[RoomID, asyncio.Lock] = {}
 
@@ -158,14 +216,14 @@ class RemoteJoining:
         room_id: RoomID,
         servers: Sequence[ServerName],
         content: JsonObject,
-        take: Callable[[Made, JsonObject], Awaitable[None]],
+        take: Callable[[Made, JsonObject, ServerName], Awaitable[None]],
     ) -> EventID:
         faults: list[RemoteFault] = []
         for server in self._handshake.candidates(servers):
             try:
                 made = await self._handshake.make(server, room_id, user_id, content)
-                answer = await self._handshake.hand_in(server, "v2/send_join", made.pdu, SEND_BOUNDS)
-                await take(made, answer)
+                answer = await self._handshake.hand_in(server, "v2/send_join", made.pdu, self._bounds)
+                await take(made, answer, server)
                 return made.pdu.event_id
             except (RemoteFault, ProtocolFault, BadEntrance) as fault:
                 log.info("cannot join %s through %s: %s", room_id, server, fault)
@@ -174,7 +232,7 @@ class RemoteJoining:
                     break
         raise explain(faults)
 
-    async def _enter(self, made: Made, answer: JsonObject) -> None:
+    async def _enter(self, made: Made, answer: JsonObject, server: ServerName) -> None:
         """Take the room as the server gives it. Raises: RemoteFault, ProtocolFault, BadEntrance."""
         ref = RoomRef(0, made.pdu.room_id, made.version)
         join = await self._with_their_signatures(ref, made.pdu, answer)
@@ -183,15 +241,26 @@ class RemoteJoining:
         checked = await self._checking.check(ref, state + auth_chain, limit_parents=False)
         state_ids = [pdu.event_id for pdu in checked[: len(state)] if isinstance(pdu, Pdu)]
         pdus = [pdu for pdu in checked if isinstance(pdu, Pdu)]
-        entrance = await asyncio.to_thread(build_entrance, pdus, state_ids, join, made.version)
-        await self._store.enter(made.pdu.room_id, made.version, entrance, join)
+        told = None
+        if answer.get("members_omitted") is True:
+            told = Told(server, _list_servers(answer, server))
+        entrance = await asyncio.to_thread(
+            build_entrance, pdus, state_ids, join, made.version, lacks_members=told is not None
+        )
+        await self._store.enter(made.pdu.room_id, made.version, entrance, join, told)
 
-    async def _admit(self, made: Made, answer: JsonObject) -> None:
-        """Take our event into the room as it is here. Raises: RemoteFault, ProtocolFault."""
-        nid = await self._store.find_nid(made.pdu.room_id)
-        ref = RoomRef(nid, made.pdu.room_id, made.version)
+    async def _admit(self, made: Made, answer: JsonObject, server: ServerName) -> None:
+        """Take our event into the room as it is here. Raises: RemoteFault, ProtocolFault, StoreFault."""
+        room = await self._store.find(made.pdu.room_id)
+        ref = RoomRef(room.room_nid, made.pdu.room_id, made.version)
         join = await self._with_their_signatures(ref, made.pdu, answer)
-        reasons = await self._admission.admit(Case(room=ref, pdus=[join]))
+        claimed = Claimed()
+        if room.is_partial:
+            # What authorizes the user may be among what is not here yet, and what the event cites, too.
+            chain = await self._checking.check(ref, _list_events(answer, "auth_chain"), limit_parents=False)
+            await self._outliers.store_many(ref, [pdu for pdu in chain if isinstance(pdu, Pdu)])
+            claimed = Claimed(before={join.event_id: room.state_root})
+        reasons = await self._admission.admit(Case(room=ref, pdus=[join], claimed=claimed))
         if (reason := reasons[join.event_id]) is not None:
             # What it cites is not here yet; the server sends both, as to any other in the room.
             log.info("the join %s waits: %s", join.event_id, reason)
@@ -221,3 +290,17 @@ def _list_events(answer: JsonObject, name: str) -> list[JsonObject]:
     if not isinstance(events, list) or len(events) > MAX_EVENTS:
         raise BadEntrance(f"{name} is no list of events, or a longer one than any room has")
     return [event for event in events if isinstance(event, dict)]
+
+
+def _list_servers(answer: JsonObject, server: ServerName) -> list[ServerName]:
+    """The servers in the room, as one says that is in it itself. Raises: BadEntrance."""
+    names = answer.get("servers_in_room")
+    if not isinstance(names, list) or len(names) > MAX_TOLD:
+        raise BadEntrance("servers_in_room is no list of servers, or a longer one than any room has")
+    told = {server: None}
+    for name in names:
+        try:
+            told[parse_server_name(name if isinstance(name, str) else "")] = None
+        except BadIdentifier:
+            continue
+    return list(told)

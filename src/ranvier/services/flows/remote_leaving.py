@@ -5,30 +5,23 @@ Spec: server-server API, "Leaving Rooms (Rejecting Invites)".
 """
 
 import logging
-from collections.abc import Iterator
 from typing import Final
 
-import msgspec
-
 from ranvier.core.canonical_json import JsonObject, parse_object
-from ranvier.core.errors import BadIdentifier, Forbidden
+from ranvier.core.errors import Forbidden
 from ranvier.core.events.build import EventTemplate, Placement, build_event
 from ranvier.core.events.pdu import Pdu
 from ranvier.core.hashes import reference_hash
-from ranvier.core.identifiers import EventID, RoomID, ServerName, UserID, server_of
+from ranvier.core.identifiers import EventID, RoomID, UserID
 from ranvier.io.ports import RemoteFault
 from ranvier.services.flows.handshake import Handshake
 from ranvier.services.remote.requests import Ask
-from ranvier.services.rooms.elsewhere import Elsewhere, Standing
+from ranvier.services.rooms.elsewhere import Elsewhere, Standing, list_servers_of
 from ranvier.services.rooms.timeline import Author
 
 log = logging.getLogger(__name__)
 
 _BOUNDS: Final = Ask(method="PUT", path="", timeout_s=30.0, despite_standing=True)
-
-
-class _Sender(msgspec.Struct):
-    sender: str
 
 
 class RemoteLeaving:
@@ -63,7 +56,7 @@ class RemoteLeaving:
         self, standing: Standing, user_id: UserID, room_id: RoomID, content: JsonObject
     ) -> Pdu | None:
         """The event, if a server took it."""
-        for server in self._handshake.candidates(_list_servers(standing)):
+        for server in self._handshake.candidates(list_servers_of(standing)):
             try:
                 made = await self._handshake.make(server, room_id, user_id, content)
                 if made.version != standing.version:
@@ -94,14 +87,3 @@ class RemoteLeaving:
             reference_hashes=hashes,
         )
         return build_event(template, placement, version, author.server, author.key)
-
-
-def _list_servers(standing: Standing) -> Iterator[ServerName]:
-    """Who may be in the room: the server of who invited, of who made what is seen of the room, of the room id."""
-    senders: list[str] = [standing.member.sender]
-    senders += [msgspec.json.decode(one, type=_Sender).sender for one in standing.shown]
-    for name in (*senders, standing.member.room_id):
-        try:
-            yield server_of(name)
-        except BadIdentifier:
-            continue

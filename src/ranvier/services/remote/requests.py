@@ -15,6 +15,7 @@ import msgspec
 
 from ranvier.core.canonical_json import JsonObject, encode, parse_object
 from ranvier.core.errors import BadJson
+from ranvier.core.federation.answers import parse_answer
 from ranvier.core.federation.discovery import Route
 from ranvier.core.federation.xmatrix import bytes_to_sign, sign_request
 from ranvier.core.identifiers import ServerName
@@ -119,8 +120,8 @@ class Requests:
         body = await self.fetch(server, ask)
         try:
             if len(body) < LARGE_BYTES:
-                return parse_object(body, ask.max_response_bytes)
-            return await asyncio.to_thread(parse_object, body, ask.max_response_bytes)
+                return parse_answer(body, ask.max_response_bytes)
+            return await asyncio.to_thread(parse_answer, body, ask.max_response_bytes)
         except BadJson as error:
             raise Misbehaved(f"{server} did not answer {ask.path[:200]} with an object: {error}") from error
 
@@ -149,9 +150,15 @@ class Requests:
         """
         if not ask.despite_standing:
             await self._standings.check(server)
-        route = (await self._finder.find_routes(server))[0]
-        async with self._http.stream(self._request(server, route, ask)) as response:
-            yield response
+        try:
+            route = (await self._finder.find_routes(server))[0]
+            async with self._http.stream(self._request(server, route, ask)) as response:
+                if response.status < 500:
+                    await self._standings.succeeded(server)
+                yield response
+        except (Unreachable, TimedOut):
+            await self._standings.failed(server)
+            raise
 
     async def _send(self, server: ServerName, ask: Ask) -> HttpResponse:
         routes = (await self._finder.find_routes(server))[:MAX_ROUTES]

@@ -1,7 +1,7 @@
 """Room aliases: names that lead to a room. Spec: client-server API, "Room aliases"."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -50,6 +50,19 @@ class ResolvedAlias(msgspec.Struct, frozen=True):
     servers: Sequence[ServerName]
 
 
+class AliasOwners(Protocol):
+    """Those besides users who have aliases of their own: application services."""
+
+    def check_alias(self, requester: Requester, alias: RoomAlias) -> None:
+        """Raises: ExclusiveNamespace: the requester may not make or delete this alias."""
+
+    def controls_alias(self, requester: Requester, alias: RoomAlias) -> bool:
+        """Whether the alias is the requester's own to manage, whoever made it."""
+
+
+SummonAlias = Callable[[RoomAlias], Awaitable[bool]]
+"""Let an application service make an alias that is not known yet; whether it did. Raises: RequestTimeout."""
+
 FetchAlias = Callable[[RoomAlias], Awaitable[ResolvedAlias]]
 """Ask an alias' own server where it leads. Raises: NotFound, BadGateway."""
 
@@ -65,8 +78,12 @@ class Aliases:
         timeline: Timeline,
         clock: Clock,
         fetch: FetchAlias,
+        owners: AliasOwners,
+        summon: SummonAlias,
     ) -> None:
         self._fetch = fetch
+        self._owners = owners
+        self._summon = summon
         self._db = db
         self._interner = interner
         self._sight = sight
@@ -87,15 +104,21 @@ class Aliases:
         return await self.resolve(parse_room_alias(room_id_or_alias))
 
     async def resolve(self, alias: RoomAlias) -> ResolvedAlias:
-        """Raises: NotFound; BadGateway."""
+        """Raises: NotFound; BadGateway; RequestTimeout: an application service does not answer."""
         if server_of(alias) != self._interner.own_server:
             return await self._fetch(alias)
+        try:
+            return await self._db.read(_resolve, self._interner, alias)
+        except NotFound:
+            if not await self._summon(alias):
+                raise
         return await self._db.read(_resolve, self._interner, alias)
 
     async def create(self, requester: Requester, alias: RoomAlias, room_id: RoomID) -> None:
         """Let an alias lead to a room of the requester.
 
-        Raises: InvalidParam (an alias of another server); AliasExists; Forbidden; UserSuspended.
+        Raises: InvalidParam (an alias of another server); AliasExists; Forbidden; UserSuspended;
+        ExclusiveNamespace.
         """
         if requester.is_suspended:
             raise UserSuspended("This account is suspended: it may not name rooms.")
@@ -103,6 +126,7 @@ class Aliases:
             raise InvalidParam(f"Aliases made here end in :{self._interner.own_server}.")
         if any(character.isspace() for character in alias):
             raise InvalidParam("An alias has no white space.")
+        self._owners.check_alias(requester, alias)
         await self._db.write(_create, requester, alias, room_id, self._clock.now_ms())
 
     async def delete(self, requester: Requester, alias: RoomAlias) -> None:
@@ -110,11 +134,13 @@ class Aliases:
 
         Who made the alias may, who may change the canonical alias, and administrators.
 
-        Raises: NotFound; Forbidden; UserSuspended.
+        Raises: NotFound; Forbidden; UserSuspended; ExclusiveNamespace.
         """
         if requester.is_suspended:
             raise UserSuspended("This account is suspended: it may not change rooms.")
-        room_id, canonical = await self._db.write(_delete, self._interner, requester, alias)
+        self._owners.check_alias(requester, alias)
+        is_own = self._owners.controls_alias(requester, alias)
+        room_id, canonical = await self._db.write(_delete, self._interner, requester, alias, is_own)
         if canonical is None:
             return
         draft = Draft(
@@ -168,7 +194,7 @@ def _create(txn: WriteTxn, requester: Requester, alias: RoomAlias, room_id: Room
 
 
 def _delete(
-    txn: WriteTxn, interner: Interner, requester: Requester, alias: RoomAlias
+    txn: WriteTxn, interner: Interner, requester: Requester, alias: RoomAlias, is_own: bool
 ) -> tuple[RoomID, JsonObject | None]:
     """The room, and what its canonical alias is to be, if it named the alias."""
     found = aliases.find_alias(txn, alias)
@@ -176,7 +202,8 @@ def _delete(
         raise NotFound(f"There is no room with the alias {alias}.")
     room = rooms.list_rooms(txn, (found.room_nid,))[found.room_nid]
     if not (
-        requester.is_admin
+        is_own
+        or requester.is_admin
         or found.creator_user_nid == requester.user_nid
         or may_set_canonical_alias(txn, interner, room, requester.user_id)
     ):

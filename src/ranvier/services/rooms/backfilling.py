@@ -101,6 +101,9 @@ class Backfilling:
         if not gaps:
             return None
         room = rooms.list_rooms(txn, (room_nid,))[room_nid]
+        if room.is_partial:
+            # For each page it would take the whole state, which is on its way.
+            return None
         order = gaps[0].room_order
         nids = [nid for nid, _ in memberships.list_servers_in_room(txn, room_nid)[: MAX_SERVERS + 1]]
         names = list_server_names(txn, self._interner, nids)

@@ -57,7 +57,9 @@ class ChangingState:
         `Timeline.send` raises.
         """
         if event_type == _MEMBER:
-            return await self._set_member(requester, room_id, parse_user_id(state_key), content)
+            return await self._set_member(
+                requester, room_id, parse_user_id(state_key), content, origin_server_ts
+            )
         if requester.is_suspended:
             raise UserSuspended("This account is suspended: it may not change a room.")
         if event_type == _CANONICAL_ALIAS:
@@ -78,16 +80,21 @@ class ChangingState:
         return event_id
 
     async def _set_member(
-        self, requester: Requester, room_id: RoomID, user_id: UserID, content: JsonObject
+        self,
+        requester: Requester,
+        room_id: RoomID,
+        user_id: UserID,
+        content: JsonObject,
+        origin_server_ts: int | None,
     ) -> EventID:
         membership = content.get("membership")
         if membership == "invite":
-            return await self._inviting.invite(requester, room_id, user_id, content)
+            return await self._inviting.invite(requester, room_id, user_id, content, origin_server_ts)
         if membership == "join" and user_id == requester.user_id:
-            return await self._joining.join_as(requester, room_id, content)
+            return await self._joining.join_as(requester, room_id, content, origin_server_ts)
         if membership == "knock" and user_id == requester.user_id:
-            return await self._joining.knock_as(requester, room_id, content)
-        return await self._membership.set(requester, room_id, user_id, content)
+            return await self._joining.knock_as(requester, room_id, content, origin_server_ts)
+        return await self._membership.set(requester, room_id, user_id, content, origin_server_ts)
 
 
 def _leave(guest: UserID) -> Draft:

@@ -38,11 +38,35 @@ class ClaimedStates:
         self._missing = missing
         self._outliers = outliers
 
-    async def fetch(self, server: ServerName, room: RoomRef, event_id: EventID) -> int | None:
+    async def fetch_before(self, server: ServerName, room: RoomRef, event_id: EventID) -> int | None:
         """The root of the state before an event; None if the server does not tell it whole.
 
         Cost: 1 request, and one for each event that is not here or, if these are many, one for all.
         """
+        state = await self._fetch(server, room, event_id)
+        return None if state is None else await self._keep(state)
+
+    async def fetch_after(self, server: ServerName, room: RoomRef, event_id: EventID) -> int | None:
+        """The root of the state after an event that is not here itself; None if the server does not tell it
+        whole.
+
+        Cost: that of `fetch_before`, and 1 request.
+        """
+        state = await self._fetch(server, room, event_id)
+        if state is None:
+            return None
+        found = await self._missing.fetch_events(server, room, (event_id,))
+        if not found:
+            return None
+        (event,) = found
+        if event.is_state:
+            await self._outliers.store(room, found)
+            state |= await self._db.read(self._read_state, room, (event_id,))
+        return await self._keep(state)
+
+    async def _fetch(
+        self, server: ServerName, room: RoomRef, event_id: EventID
+    ) -> dict[StateKey, EventID] | None:
         try:
             ids = await self._missing.fetch_state_ids(server, room, event_id)
             wanted = {*ids.state, *ids.auth_chain}
@@ -54,11 +78,14 @@ class ClaimedStates:
         except RemoteFault as fault:
             log.info("%s does not tell the state before %s: %s", server, event_id, fault)
             return None
-        await self._outliers.store(room, [pdu for pdu in pdus if pdu.event_id in wanted])
+        await self._outliers.store_many(room, [pdu for pdu in pdus if pdu.event_id in wanted])
         state = await self._db.read(self._read_state, room, ids.state)
         if CREATE not in state:
             log.info("%s tells a state before %s without its create event", server, event_id)
             return None
+        return state
+
+    async def _keep(self, state: dict[StateKey, EventID]) -> int:
         root, touched = await self._db.write(self._store, state)
         self._nodes.remember(touched.touched)
         return root

@@ -1,20 +1,23 @@
 """Creating rooms. Spec: client-server API, POST /createRoom."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ranvier.core.errors import (
     AuthRejected,
+    BadJsonValue,
     InvalidParam,
     InvalidRoomState,
     RoomInUse,
     ServerNotTrusted,
+    UnsupportedRoomVersion,
     UserSuspended,
 )
 from ranvier.core.identifiers import RoomAlias, RoomID, UserID, parse_room_alias, parse_user_id
-from ranvier.core.room_versions import RoomVersion, get_room_version
+from ranvier.core.room_versions import ROOM_VERSIONS, RoomVersion
 from ranvier.io.clock import Clock
 from ranvier.services.requester import Requester
+from ranvier.services.rooms.aliases import AliasOwners
 from ranvier.services.rooms.inviting import Inviting
 from ranvier.services.rooms.member_content import member_content
 from ranvier.services.rooms.new_room import Founder, NewRoom, build_drafts
@@ -39,27 +42,34 @@ class Creating:
         inviting: Inviting,
         clock: Clock,
         default_version: RoomVersion,
+        owners: AliasOwners,
+        versions: Mapping[str, RoomVersion] = ROOM_VERSIONS,
     ) -> None:
+        """`versions`: those that a user may choose."""
         self._db = db
         self._interner = interner
         self._timeline = timeline
         self._inviting = inviting
         self._clock = clock
         self._default_version = default_version
+        self._owners = owners
+        self._versions = versions
 
     async def create(self, requester: Requester, wish: NewRoom) -> RoomID:
         """Make the room, its alias and its entry in the directory at once; then invite.
 
         Raises: UserSuspended; UnsupportedRoomVersion; InvalidRoomState when the room's own rules forbid one of
-        the events; RoomInUse; ServerNotTrusted (invite_3pid); InvalidParam, BadJsonValue; BadIdentifier;
-        InviteBlocked and what else `Inviting.check` raises, before the room is made; BadEvent, BadJson.
+        the events; RoomInUse; ExclusiveNamespace; ServerNotTrusted (invite_3pid); InvalidParam, BadJsonValue;
+        BadIdentifier; InviteBlocked and what else `Inviting.check` raises, before the room is made; BadEvent, BadJson.
         """
         if requester.is_suspended:
             raise UserSuspended("This account is suspended: it may not create rooms.")
         if wish.invite_3pid:
             raise ServerNotTrusted(NO_IDENTITY_SERVER)
-        version = self._default_version if wish.room_version is None else get_room_version(wish.room_version)
+        version = self.choose_version(wish.room_version)
         alias = None if wish.room_alias_name is None else self._alias(wish.room_alias_name)
+        if alias is not None:
+            self._owners.check_alias(requester, alias)
         invitees = _parse_invitees(wish, requester.user_id)
         await self._inviting.check(requester, invitees)
         founder = await self.founder(requester)
@@ -69,6 +79,14 @@ class Creating:
             extra = {"is_direct": True} if wish.is_direct else {}
             await self._inviting.invite_all(requester, room_id, invitees, extra)
         return room_id
+
+    def choose_version(self, name: str | None) -> RoomVersion:
+        """The version that a user asks for; None: whichever. Raises: UnsupportedRoomVersion."""
+        if name is None:
+            return self._default_version
+        if name not in self._versions:
+            raise UnsupportedRoomVersion(f"rooms of version {name[:100]!r} are not made here")
+        return self._versions[name]
 
     async def founder(self, requester: Requester) -> Founder:
         """The creator with what the others get to see of them."""
@@ -100,7 +118,7 @@ class Creating:
 
         try:
             return await self._timeline.create(version, drafts, also)
-        except AuthRejected as error:
+        except (AuthRejected, BadJsonValue) as error:
             raise InvalidRoomState(f"The room's own rules forbid this: {error}.") from error
 
     def _alias(self, localpart: str) -> RoomAlias:

@@ -5,7 +5,8 @@ Runs on a database thread, for several events of one room at once, each after it
 Spec: server-server API, "Checks performed on receipt of a PDU", steps 4 to 6; "Soft failure".
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -21,11 +22,15 @@ from ranvier.services.rooms.live import pdu_of
 from ranvier.services.rooms.outliers import Authorizers, check_by_own_citations, cited_by, read_authorizers
 from ranvier.services.rooms.state_before import Changes, States, StateView
 from ranvier.store.database import ReadTxn
-from ranvier.store.tables import events, redactions, rooms
-from ranvier.store.tables.events import EventRecord
+from ranvier.store.tables import edges, events, redactions, rooms
+from ranvier.store.tables.edges import Gap
+from ranvier.store.tables.events import EventRecord, Status
 from ranvier.store.tables.interned import Interner, find_state_key_nids
 from ranvier.store.tables.prepared import Outcome, PreparedEvent, StateChanges
 from ranvier.store.tables.state_nodes import NodeCache, PendingNodes
+
+MAX_UNACCEPTED: Final = 100
+"""Steps back from an event, through events that were not accepted, in search of extremities behind them."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +41,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None  # why it was not accepted
     before: StateView | None = None
     changes: Changes = {}  # of the room's state now
+    behind: Collection[EventID] = ()  # what is no extremity any more
+    is_behind: bool = False  # itself no extremity: it comes late
     redacts_target: bool = False
     redacted_by: int | None = None
 
@@ -45,6 +52,15 @@ class Decisions(msgspec.Struct, frozen=True):
 
     revision: int
     decided: Sequence[Decision]
+    heads: Collection[EventID]  # the extremities then
+    now: StateView  # the room's state then
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """States at the far side of gaps, as another server claims them: their roots."""
+
+    after: Mapping[EventID, int] = {}  # an event that is not here
+    before: Mapping[EventID, int] = {}  # an event of whose prev_events some are not here
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,19 +68,22 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
     room: RoomRef
     pdus: Sequence[Pdu]  # each after its parents
-    # The state before an event of whose prev_events some are not here, as another server claims it.
-    claimed: Mapping[EventID, int] = {}
+    claimed: Claimed = Claimed()
     is_relayed: bool = False  # this server passes the events on to the others in the room
     is_backfill: bool = False  # history: it says nothing about the room now
     soft_failed: Mapping[EventID, str] = {}  # what fails for other reasons than the state now, and why
+    # All since this server entered, decided before on a state that was not whole: nothing of that counts. The first
+    # is the event by which it entered.
+    is_again: bool = False
 
 
 class _Facts(msgspec.Struct, frozen=True):
     """What is stored of what the events name."""
 
-    records: Mapping[EventID, EventRecord]
+    records: dict[EventID, EventRecord]  # grows
     authorizers: Authorizers
     waiting: Mapping[EventID, Sequence[int]]  # redactions that came before what they redact
+    above: Mapping[EventID, Sequence[int]]  # events of the timeline that cite what was missing until now
     slots: Mapping[StateKey, int]
 
 
@@ -85,12 +104,28 @@ class _Deciding:
         self._facts = self._read_facts(interner)
         self._now = StateView(self._room.state_root)
         self._after: dict[EventID, StateView] = {}  # of events decided here
-        self._decided: dict[EventID, Pdu] = {}
+        self._decided: dict[EventID, Decision] = {}
         heads = events.list_events(txn, self._room.extremities).values()
-        self._heads = {head.event_id: self._states.after(head) for head in heads}
+        views = {head.event_id: self._states.after(head) for head in heads}
+        self._heads = {event_id: view for event_id, view in views.items() if view is not None}
+        self._lacks_members = self._room.is_partial and not case.is_again
+        self._interner = interner
+        if case.is_again:
+            self._begin_again()
 
     def run(self) -> Decisions:
-        return Decisions(self._room.revision, [self._decide(pdu) for pdu in self._case.pdus])
+        decided = [self._take(pdu) for pdu in self._case.pdus]
+        return Decisions(self._room.revision, decided, self._heads.keys(), self._now)
+
+    def _begin_again(self) -> None:
+        """Forget what the events were taken for."""
+        records = self._facts.records
+        for pdu in self._case.pdus:
+            records[pdu.event_id] = msgspec.structs.replace(
+                records[pdu.event_id], status=Status.OUTLIER, state_root=None
+            )
+        self._now = StateView(state_map.EMPTY)
+        self._heads = {}
 
     def _read_facts(self, interner: Interner) -> _Facts:
         pdus = self._case.pdus
@@ -101,20 +136,31 @@ class _Deciding:
                 names.add(pdu.redacts)
         cited = {event_id for pdu in pdus for event_id in cited_by(pdu, self._version)}
         return _Facts(
-            {
-                event_id: record
-                for event_id, record in events.list_events_by_id(self._txn, names).items()
-                if record.room_nid == self._case.room.nid
-            },
+            _of_room(events.list_events_by_id(self._txn, names), self._case.room.nid),
             read_authorizers(self._txn, self._case.room, cited),
             redactions.list_redactions(self._txn, {pdu.event_id for pdu in pdus}),
+            _group_by_missing(edges.list_gaps_above(self._txn, [pdu.event_id for pdu in pdus])),
             find_state_key_nids(self._txn, interner, {pdu.slot for pdu in pdus if pdu.is_state}),
         )
+
+    def _take(self, pdu: Pdu) -> Decision:
+        record = self._facts.records.get(pdu.event_id)
+        if record is not None and self._states.after(record) is not None:
+            return Decision(pdu=pdu, outcome=None)  # it came in another way meanwhile
+        decision = self._decide(pdu)
+        if decision.outcome is None:
+            return decision
+        if not self._case.is_backfill:
+            decision = self._move_on(decision)
+        self._decided[pdu.event_id] = decision
+        return decision
 
     def _decide(self, pdu: Pdu) -> Decision:
         before = self._find_before(pdu)
         if before is None:
             return Decision(pdu=pdu, outcome=None, reason="what came before it is not known here")
+        if self._lacks_members:
+            before = self._with_members(pdu, before)
         # The state before it is kept of rejected events too: what follows them is built on it.
         self._after[pdu.event_id] = before
         try:
@@ -133,18 +179,18 @@ class _Deciding:
                 self._facts.slots[pdu.slot], self._facts.records[pdu.event_id].event_nid
             )
         self._after[pdu.event_id] = after
-        self._decided[pdu.event_id] = pdu
         if self._case.is_backfill:
-            return self._accept(pdu, Outcome.BACKFILLED, before, {})
+            return self._accept(pdu, Outcome.BACKFILLED, before)
         try:
             # 6. allowed by the state now
-            self._check(pdu, self._find_now(pdu, before))
+            now = self._find_now(pdu, before)
+            self._check(pdu, self._with_members(pdu, now) if self._lacks_members else now)
         except AuthRejected as fault:
             return Decision(pdu=pdu, outcome=Outcome.SOFT_FAILED, reason=str(fault), before=before)
         if pdu.event_id in self._case.soft_failed:
             reason = self._case.soft_failed[pdu.event_id]
             return Decision(pdu=pdu, outcome=Outcome.SOFT_FAILED, reason=reason, before=before)
-        return self._accept(pdu, Outcome.ACCEPTED, before, self._move_on(pdu, after))
+        return self._accept(pdu, Outcome.ACCEPTED, before)
 
     def _find_before(self, pdu: Pdu) -> StateView | None:
         if pdu.type == "m.room.create":
@@ -152,11 +198,11 @@ class _Deciding:
             create = self._states.pdus(self._now, (CREATE,)).get(CREATE)
             return StateView(state_map.EMPTY) if create == pdu and not pdu.prev_events else None
         views: list[StateView] = []
-        claimed = self._case.claimed.get(pdu.event_id)
+        claimed = self._case.claimed.before.get(pdu.event_id)
         for event_id in pdu.prev_events:
-            view = self._after.get(event_id)
-            if view is None and event_id in self._facts.records:
-                view = self._states.after(self._facts.records[event_id])
+            view = self._find_after(event_id)
+            if view is None and event_id in self._case.claimed.after:
+                view = StateView(self._case.claimed.after[event_id])
             if view is not None:
                 views.append(view)
             elif claimed is None:
@@ -165,12 +211,44 @@ class _Deciding:
             views.append(StateView(claimed))
         return self._states.merge(views) if views else None
 
+    def _with_members(self, pdu: Pdu, view: StateView) -> StateView:
+        """A state that lacks members, with those that the event cites where it has none.
+
+        What is let in by this is decided again when the state is whole. Cost: 2 queries.
+        """
+        authorizers = self._facts.authorizers
+        cited = {
+            one.slot: event_id
+            for event_id in cited_by(pdu, self._version)
+            if event_id not in authorizers.rejected
+            and (one := authorizers.pdus.get(event_id)) is not None
+            and one.type == "m.room.member"
+        }
+        if not cited:
+            return view
+        slots = find_state_key_nids(self._txn, self._interner, cited.keys())
+        filled = self._states.slots(view, slots.values())
+        known = events.list_known(self._txn, cited.values())
+        added = {nid: known[cited[slot]].event_nid for slot, nid in slots.items() if nid not in filled}
+        return StateView(view.root, {**view.changes, **added}) if added else view
+
+    def _find_after(self, event_id: EventID) -> StateView | None:
+        """The state after an event that is here."""
+        view = self._after.get(event_id)
+        if view is None and event_id in self._facts.records:
+            view = self._states.after(self._facts.records[event_id])
+        return view
+
     def _find_now(self, pdu: Pdu, before: StateView) -> StateView:
         """The state of the room now. Behind a gap, what is known here may be old, but gaps are easily made on
         purpose: there the state before the event counts as one branch of several."""
-        if pdu.event_id not in self._case.claimed:
+        claimed = self._case.claimed
+        if pdu.event_id not in claimed.before and all(
+            event_id not in claimed.after or self._find_after(event_id) is not None
+            for event_id in pdu.prev_events
+        ):
             return self._now
-        return self._states.merge([*(view for view in self._heads.values() if view is not None), before])
+        return self._states.merge([*self._heads.values(), before])
 
     def _check(self, pdu: Pdu, view: StateView) -> None:
         """Raises: AuthRejected."""
@@ -181,23 +259,88 @@ class _Deciding:
             pdu, lambda event_type, state_key: state.get((event_type, state_key)), self._version
         )
 
-    def _move_on(self, pdu: Pdu, after: StateView) -> Changes:
-        """Make the event an extremity of the room; how that changes the room's state."""
-        for event_id in pdu.prev_events:
-            self._heads.pop(event_id, None)
-        self._heads[pdu.event_id] = after
-        views = [view for view in self._heads.values() if view is not None]
-        now = self._states.merge(views)
+    def _move_on(self, decision: Decision) -> Decision:
+        """Make an accepted event an extremity of the room, and those that are behind it none; what that changes
+        of the room's state."""
+        pdu = decision.pdu
+        is_accepted = decision.outcome is Outcome.ACCEPTED
+        above = self._list_above(pdu)
+        if not is_accepted and not above:
+            return decision
+        behind = self._list_behind([pdu, *above])
+        heads = {event_id: view for event_id, view in self._heads.items() if event_id not in behind}
+        if is_accepted and not above:
+            heads[pdu.event_id] = self._after[pdu.event_id]
+        if not heads:
+            # Ids of rooms v1 and v2 can be made to cite each other in a circle.
+            return decision
+        now = self._states.merge(list(heads.values()))
         changes = self._states.difference(self._now, now)
-        self._now = now
-        return changes
+        self._heads, self._now = heads, now
+        return msgspec.structs.replace(decision, changes=changes, behind=behind, is_behind=bool(above))
 
-    def _accept(self, pdu: Pdu, outcome: Outcome, before: StateView, changes: Changes) -> Decision:
+    def _list_above(self, late: Pdu) -> list[Pdu]:
+        """Events of the timeline that cite one which comes late, and that what follows from it agrees with.
+
+        Where it does not, the state that another server claimed was not what we know now. Such an event stays
+        one branch beside others: who withholds an event must not decide about the room by that.
+        """
+        nids = self._facts.above.get(late.event_id, ())
+        above: list[Pdu] = []
+        for record in events.list_events(self._txn, nids).values():
+            pdu = self._read(record)
+            self._load(pdu.prev_events)
+            views = [self._find_after(event_id) for event_id in pdu.prev_events]
+            known = [view for view in views if view is not None]
+            if record.state_root is None or len(known) < len(views):
+                continue
+            if not self._states.difference(StateView(record.state_root), self._states.merge(known)):
+                above.append(pdu)
+        return above
+
+    def _list_behind(self, pdus: Iterable[Pdu]) -> list[EventID]:
+        """The prev_events, and what is behind those of them that were not accepted. What is behind an accepted
+        event was found when that came; one that was not accepted left the extremities as they were.
+
+        Cost: 1 query for each step, while there are extremities that may be behind.
+        """
+        behind: dict[EventID, None] = {}
+        latest = {event_id: None for pdu in pdus for event_id in pdu.prev_events}
+        for _ in range(MAX_UNACCEPTED):
+            behind |= latest
+            if not latest or behind.keys() >= self._heads.keys():
+                break
+            self._load(latest)
+            steps = [pdu for event_id in latest if (pdu := self._find_unaccepted(event_id)) is not None]
+            latest = {
+                event_id: None for pdu in steps for event_id in pdu.prev_events if event_id not in behind
+            }
+        return list(behind)
+
+    def _find_unaccepted(self, event_id: EventID) -> Pdu | None:
+        """The event, if it is part of the room's graph and was not accepted."""
+        decided = self._decided.get(event_id)
+        if decided is not None:
+            return None if decided.outcome is Outcome.ACCEPTED else decided.pdu
+        record = self._facts.records.get(event_id)
+        if record is None or record.status not in (Status.SOFT_FAILED, Status.REJECTED):
+            return None
+        return self._read(record)
+
+    def _load(self, event_ids: Iterable[EventID]) -> None:
+        records = self._facts.records
+        unknown = [one for one in event_ids if one not in records and one not in self._after]
+        if unknown:
+            records.update(_of_room(events.list_events_by_id(self._txn, unknown), self._room.room_nid))
+
+    def _read(self, record: EventRecord) -> Pdu:
+        return pdu_of(record, self._room.room_id, self._version)
+
+    def _accept(self, pdu: Pdu, outcome: Outcome, before: StateView) -> Decision:
         return Decision(
             pdu=pdu,
             outcome=outcome,
             before=before,
-            changes=changes,
             redacts_target=self._redacts_target(pdu, before),
             redacted_by=self._find_redaction(pdu),
         )
@@ -205,13 +348,13 @@ class _Deciding:
     def _redacts_target(self, pdu: Pdu, before: StateView) -> bool:
         if pdu.redacts is None:
             return False
-        target = self._decided.get(pdu.redacts)
-        if target is None:
-            record = self._facts.records.get(pdu.redacts)
-            if record is None or record.status.is_outlier:
-                return False
-            target = pdu_of(record, self._room.room_id, self._version)
-        return may_redact(pdu, target, self._states.power(before))
+        decided = self._decided.get(pdu.redacts)
+        if decided is not None:
+            return may_redact(pdu, decided.pdu, self._states.power(before))
+        record = self._facts.records.get(pdu.redacts)
+        if record is None or record.status.is_outlier:
+            return False
+        return may_redact(pdu, self._read(record), self._states.power(before))
 
     def _find_redaction(self, pdu: Pdu) -> int | None:
         """The redaction that waited for the event and may take effect on it."""
@@ -219,10 +362,21 @@ class _Deciding:
         for nid, record in sorted(events.list_events(self._txn, waiting).items()):
             if record.room_nid != self._room.room_nid or record.state_root is None:
                 continue
-            redaction = pdu_of(record, self._room.room_id, self._version)
+            redaction = self._read(record)
             if may_redact(redaction, pdu, self._states.power(StateView(record.state_root))):
                 return nid
         return None
+
+
+def _of_room(records: Mapping[EventID, EventRecord], room_nid: int) -> dict[EventID, EventRecord]:
+    return {event_id: record for event_id, record in records.items() if record.room_nid == room_nid}
+
+
+def _group_by_missing(gaps: Iterable[Gap]) -> dict[EventID, list[int]]:
+    above: dict[EventID, list[int]] = {}
+    for gap in gaps:
+        above.setdefault(gap.missing_event_id, []).append(gap.event_nid)
+    return above
 
 
 def prepare(nodes: PendingNodes, one: Decision, changes: StateChanges) -> PreparedEvent:
@@ -235,6 +389,8 @@ def prepare(nodes: PendingNodes, one: Decision, changes: StateChanges) -> Prepar
         outcome=one.outcome,
         state_before=state_map.update(nodes, view.root, view.changes) if view.changes else view.root,
         changes=changes,
+        behind=one.behind,
+        is_behind=one.is_behind,
         redacts_target=one.redacts_target,
         redacted_by=one.redacted_by,
     )

@@ -3,15 +3,16 @@
 Of such a room only these events are known: outliers, which set the membership of their user all the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
 
 from ranvier.core.canonical_json import JsonObject
+from ranvier.core.errors import BadIdentifier
 from ranvier.core.events.client import stripped_state
 from ranvier.core.events.pdu import Pdu
-from ranvier.core.identifiers import RoomID, UserID
+from ranvier.core.identifiers import RoomID, ServerName, UserID, server_of
 from ranvier.core.room_versions import RoomVersion, get_room_version
 from ranvier.core.state_map import EMPTY
 from ranvier.io.clock import Clock
@@ -21,12 +22,24 @@ from ranvier.services.rooms.live import LiveRooms, pdu_of
 from ranvier.store.database import Database, ReadTxn, WriteTxn
 from ranvier.store.tables import events, memberships, rooms
 from ranvier.store.tables.append import append, remember_appended
-from ranvier.store.tables.interned import Interner, find_server_nids, find_user_nids
+from ranvier.store.tables.interned import (
+    Interner,
+    find_server_nids,
+    find_user_nids,
+    list_server_names,
+    list_user_ids,
+)
 from ranvier.store.tables.prepared import Appended, Batch, Outcome, PreparedEvent
 from ranvier.store.tables.state_nodes import NodeCache
 
 MAX_SHOWN: Final = 100
 """State events that show a room to somebody outside it; more are cut off."""
+
+MAX_WAYS: Final = 5
+
+
+class _Sender(msgspec.Struct):
+    sender: str
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -105,7 +118,53 @@ def is_here(txn: ReadTxn, interner: Interner, room_nid: int) -> bool:
     if any(memberships.is_server_in_room(txn, room_nid, nid) for nid in own.values()):
         return True
     room = rooms.list_rooms(txn, (room_nid,)).get(room_nid)
-    return room is not None and room.joined_count == 0 and room.state_root != EMPTY
+    return room is not None and _is_deserted(room)
+
+
+def list_here(txn: ReadTxn, interner: Interner, found: Collection[rooms.Room]) -> set[int]:
+    """The room_nids of those rooms that this server is in, as `is_here`. Cost: 1 query."""
+    nids = [room.room_nid for room in found]
+    (own,) = find_server_nids(txn, interner, (interner.own_server,)).values() or (0,)
+    return memberships.list_rooms_with_server(txn, own, nids) | {
+        room.room_nid for room in found if _is_deserted(room)
+    }
+
+
+def _is_deserted(room: rooms.Room) -> bool:
+    return room.joined_count == 0 and room.state_root != EMPTY and not room.is_partial
+
+
+def list_ways(txn: ReadTxn, interner: Interner, room_id: RoomID, user_nid: int) -> list[ServerName]:
+    """Servers that may be in a room that this one is not in: that of whoever invited the user or made what the
+    user is shown of it, and some that were there once."""
+    room = rooms.find_room(txn, room_id)
+    if room is None:
+        return []
+    now = memberships.find_membership(txn, room.room_nid, user_nid)
+    ways: list[str] = []
+    if now is not None:
+        record = events.list_events(txn, (now.event_nid,))[now.event_nid]
+        ways += list_user_ids(txn, interner, (record.sender_nid,)).values()
+        shown = memberships.list_stripped_states(txn, (now.event_nid,)).get(now.event_nid, b"[]")
+        ways += [one.sender for one in msgspec.json.decode(shown, type=list[_Sender])]
+    once = [nid for nid, _ in memberships.list_servers_in_room(txn, room.room_nid)[:MAX_WAYS]]
+    servers = [*list_servers(ways), *list_server_names(txn, interner, once).values()]
+    return list(dict.fromkeys(server for server in servers if server != interner.own_server))
+
+
+def list_servers_of(standing: Standing) -> list[ServerName]:
+    """Who may be in the room: the server of who invited, of who made what is seen of the room, of the room id."""
+    shown = [msgspec.json.decode(one, type=_Sender).sender for one in standing.shown]
+    return list(list_servers([standing.member.sender, *shown, standing.member.room_id]))
+
+
+def list_servers(names: Iterable[str]) -> Iterator[ServerName]:
+    """The servers that ids name; those of rooms since v12 name none."""
+    for name in names:
+        try:
+            yield server_of(name)
+        except BadIdentifier:
+            continue
 
 
 class Shown(msgspec.Struct, frozen=True):

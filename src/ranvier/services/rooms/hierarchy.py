@@ -1,25 +1,43 @@
-"""The tree of a space: its rooms, and those of the spaces in it.
+"""The tree of a space: its rooms, and those of the spaces in it, also where these are on other servers.
 
 A page is found by walking the tree from its root again: no page is kept for anybody, so any process can serve
-the next one.
+the next one. What other servers tell is remembered for a while (`remote_spaces`).
 Spec: client-server API, "Discovering rooms within spaces".
 """
 
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Final
+import asyncio
+from collections.abc import Collection, Sequence
+from typing import Final
 
 import msgspec
 
-from ranvier.core.errors import Forbidden, InvalidParam
-from ranvier.core.events.client import stripped_state
+from ranvier.core.errors import BadIdentifier, Forbidden, InvalidParam
 from ranvier.core.events.pdu import Pdu
-from ranvier.core.identifiers import RoomID
+from ranvier.core.identifiers import RoomID, ServerName, server_of
 from ranvier.core.room_versions import get_room_version
+from ranvier.core.state_map import EMPTY
 from ranvier.core.tokens import encode_list_token, parse_list_token
+from ranvier.io.clock import Clock
 from ranvier.services.requester import Requester
 from ranvier.services.rooms.access import may_preview
+from ranvier.services.rooms.elsewhere import list_here, list_ways
 from ranvier.services.rooms.live import pdu_of
-from ranvier.services.rooms.room_summary import Summary, build_summary, list_allowed_rooms_of
+from ranvier.services.rooms.remote_spaces import FetchSpace, RemoteSpace
+from ranvier.services.rooms.room_summary import (
+    Summary,
+    build_summary,
+    list_allowed_rooms_of,
+    may_preview_remote,
+)
+from ranvier.services.rooms.space_children import (
+    CHILD,
+    MAX_CHILDREN,
+    SpaceChild,
+    child_of,
+    holds,
+    is_suggested,
+    order_of,
+)
 from ranvier.store.database import Database, ReadTxn
 from ranvier.store.tables import events, memberships, rooms, state
 from ranvier.store.tables.interned import Interner
@@ -29,12 +47,13 @@ MAX_PAGE: Final = 100
 MAX_DEPTH: Final = 100
 MAX_WALKED: Final = 5_000
 """Rooms of one tree; what lies behind them is not shown."""
-MAX_CHILDREN: Final = 1_000
-"""Children of one space, in their order."""
+MAX_ASKED: Final = 300
+"""Rooms of one tree that other servers are asked about."""
+MAX_ASKED_AT_ONCE: Final = 10
+MAX_WAIT_S: Final = 40.0
+"""For the answers of other servers, for one page; then the page shows what is known."""
 
 _SPACE: Final = "m.space"
-_CHILD: Final = "m.space.child"
-_MAX_ORDER_CHARS: Final = 50
 
 
 class TreeWish(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,12 +76,50 @@ class TreePage(msgspec.Struct, frozen=True, omit_defaults=True):
     next_batch: str | None = None
 
 
+class _Node(msgspec.Struct, frozen=True):
+    """A room that the walk comes to."""
+
+    room_id: RoomID
+    depth: int
+    via: Sequence[ServerName]  # who can tell of it
+    parent: RemoteSpace | None = None  # the space that led here, if another server told of that
+
+
+class _Local(msgspec.Struct, frozen=True):
+    """A room of which something is known here. What is known of one that this server has left may be old."""
+
+    room: Room
+    summary: RoomSummary
+    is_here: bool
+    is_visible: bool  # to the requester
+
+
+class _Found(msgspec.Struct, frozen=True):
+    """A room that the requester may see."""
+
+    summary: Summary
+    children: Sequence[SpaceChild]
+    told_by: RemoteSpace | None = None  # None: it is known here
+
+
+class _Walk(msgspec.Struct):
+    """How far a walk has come. `ahead`: the next node is the last."""
+
+    ahead: list[_Node]
+    seen: set[RoomID]
+    passed: int = 0  # rooms before the page
+    page: list[TreeRoom] = []
+    is_full: bool = False
+
+
 class Hierarchies:
     """Shows users the trees of spaces."""
 
-    def __init__(self, db: Database, interner: Interner) -> None:
+    def __init__(self, db: Database, interner: Interner, fetch: FetchSpace, clock: Clock) -> None:
         self._db = db
         self._interner = interner
+        self._fetch = fetch
+        self._clock = clock
 
     async def get_page(self, requester: Requester, room_id: RoomID, wish: TreeWish) -> TreePage:
         """Raises: Forbidden (the space is not known, or not for the requester to see); BadToken, InvalidParam."""
@@ -71,126 +128,192 @@ class Hierarchies:
             suggested, max_depth, start = (int(key) for key in parse_list_token(wish.since, (int, int, int)))
             if (suggested, max_depth) != (int(wish.suggested_only), wish.max_depth):
                 raise InvalidParam("suggested_only and max_depth cannot change between pages.")
-        return await self._db.read(_read_page, self._interner, requester, room_id, wish, max(0, start))
-
-
-class _Known(msgspec.Struct, frozen=True):
-    """A room of this server that the requester may see."""
-
-    room: Room
-    summary: RoomSummary
-
-
-def _read_page(
-    txn: ReadTxn, interner: Interner, requester: Requester, room_id: RoomID, wish: TreeWish, start: int
-) -> TreePage:
-    walk = _Walk(txn, interner, requester, suggested_only=wish.suggested_only)
-    page: list[TreeRoom] = []
-    for count, (known, children) in enumerate(walk.rooms(room_id, wish.max_depth)):
-        if count < start:
-            continue
-        if len(page) == wish.limit:
-            token = encode_list_token(int(wish.suggested_only), wish.max_depth, count)
-            return TreePage(page, token)
-        page.append(tree_room(txn, interner, known.room, known.summary, children))
-    return TreePage(page)
-
-
-class _Walk:
-    """One walk through one tree."""
-
-    def __init__(
-        self, txn: ReadTxn, interner: Interner, requester: Requester, *, suggested_only: bool
-    ) -> None:
-        self._txn = txn
-        self._interner = interner
-        self._user_nid = requester.user_nid
-        self._suggested_only = suggested_only
-
-    def rooms(self, root: RoomID, max_depth: int) -> Iterator[tuple[_Known, Sequence[Pdu]]]:
-        """Each room once, depth first, with its children. Raises: Forbidden."""
-        known = self._load((root,))
-        if root not in known:
+        ways = await self._db.read(self._read_ways, requester, room_id)
+        page = _Page(self._interner, requester.user_nid, wish, max(0, start))
+        walk = _Walk([_Node(room_id, 0, ways)], set())
+        deadline = self._clock.monotonic() + MAX_WAIT_S
+        asked = 0
+        while True:
+            walk = await self._db.read(page.walk_on, walk)
+            wanted = page.list_wanted(walk)
+            if not wanted:
+                break
+            is_enough = asked >= MAX_ASKED or self._clock.monotonic() > deadline
+            asked += len(wanted)
+            answers = [None] * len(wanted) if is_enough else await self._ask(wanted, wish)
+            page.learn(wanted, answers)
+        if not walk.seen:
             raise Forbidden("You may not look into this room.")
-        ahead = [(root, 0)]
-        seen: set[RoomID] = set()
-        while ahead and len(seen) < MAX_WALKED:
-            room_id, depth = ahead.pop()
-            if room_id in seen or room_id not in known:
-                continue
-            seen.add(room_id)
-            children = list_children(
-                self._txn,
-                known[room_id].room,
-                known[room_id].summary,
-                suggested_only=self._suggested_only,
-            )
-            yield known[room_id], children
-            if depth < max_depth:
-                child_ids = [RoomID(child.slot[1]) for child in children]
-                known |= self._load([child_id for child_id in child_ids if child_id not in known])
-                ahead += [(child_id, depth + 1) for child_id in reversed(child_ids)]
+        if not walk.is_full:
+            return TreePage(walk.page)
+        return TreePage(
+            walk.page, encode_list_token(int(wish.suggested_only), wish.max_depth, start + len(walk.page))
+        )
 
-    def _load(self, room_ids: Collection[RoomID]) -> dict[RoomID, _Known]:
-        """Those of the rooms that are known here and may be seen. Cost: 3 queries, and more for restricted rooms."""
-        found = rooms.list_rooms_by_id(self._txn, room_ids)
+    async def _ask(self, wanted: Sequence[_Node], wish: TreeWish) -> list[RemoteSpace | None]:
+        own = self._interner.own_server
+        return await asyncio.gather(
+            *(
+                self._fetch([one for one in node.via if one != own], node.room_id, wish.suggested_only)
+                for node in wanted
+            )
+        )
+
+    def _read_ways(self, txn: ReadTxn, requester: Requester, room_id: RoomID) -> list[ServerName]:
+        """Servers that may know the root, should this one not be in it."""
+        ways = list_ways(txn, self._interner, room_id, requester.user_nid)
+        try:
+            return [*ways, server_of(room_id)]
+        except BadIdentifier:
+            return ways
+
+
+class _Page:
+    """What one page asks for, and what was learned for it."""
+
+    def __init__(self, interner: Interner, user_nid: int, wish: TreeWish, start: int) -> None:
+        self._interner = interner
+        self._user_nid = user_nid
+        self._wish = wish
+        self._start = start
+        self._told: dict[RoomID, RemoteSpace | None] = {}
+
+    def walk_on(self, txn: ReadTxn, before: _Walk) -> _Walk:
+        """Walk until the page is full, the tree ends, or a room comes about which another server is to be asked.
+
+        Cost: 5 queries for a space that is here; more for restricted rooms.
+        """
+        walk = _Walk(list(before.ahead), set(before.seen), before.passed, list(before.page))
+        local: dict[RoomID, _Local] = {}
+        while walk.ahead and len(walk.seen) < MAX_WALKED:
+            node = walk.ahead[-1]
+            if node.room_id in walk.seen:
+                walk.ahead.pop()
+                continue
+            if node.room_id not in local:
+                local |= self._load(txn, (node.room_id,))
+            known = self._find(txn, node, local.get(node.room_id))
+            if known is None and node.room_id not in self._told:
+                return walk
+            if known is not None and walk.passed == self._start and len(walk.page) == self._wish.limit:
+                walk.is_full = True
+                return walk
+            walk.ahead.pop()
+            if known is None:
+                continue
+            walk.seen.add(node.room_id)
+            if walk.passed < self._start:
+                walk.passed += 1
+            else:
+                walk.page.append(_shown(known))
+            if node.depth < self._wish.max_depth:
+                children = [_node(child, node, known) for child in known.children]
+                local |= self._load(txn, {one.room_id for one in children} - local.keys())
+                walk.ahead += reversed(children)
+        walk.ahead = []
+        return walk
+
+    def list_wanted(self, walk: _Walk) -> list[_Node]:
+        """The room for which the walk waits, and those that it will probably wait for next."""
+        if walk.is_full or not walk.ahead:
+            return []
+        first = walk.ahead[-1]
+        wanted = {first.room_id: first}
+        for node in reversed(walk.ahead[-MAX_CHILDREN:]):
+            if len(wanted) == MAX_ASKED_AT_ONCE or node.parent is not first.parent:
+                break
+            if node.room_id not in self._told and node.room_id not in walk.seen:
+                wanted.setdefault(node.room_id, node)
+        return list(wanted.values())
+
+    def learn(self, nodes: Sequence[_Node], answers: Sequence[RemoteSpace | None]) -> None:
+        """What others told of rooms; None: nothing."""
+        self._told.update(zip((node.room_id for node in nodes), answers, strict=True))
+
+    def _load(self, txn: ReadTxn, room_ids: Collection[RoomID]) -> dict[RoomID, _Local]:
+        """Those of the rooms of which something is known here. Cost: 4 queries, and more for restricted rooms."""
+        found = rooms.list_rooms_by_id(txn, room_ids)
         nids = [room.room_nid for room in found.values()]
-        summaries = rooms.list_summaries(self._txn, nids)
-        own = memberships.list_memberships_of_user(self._txn, self._user_nid, nids)
-        visible: dict[RoomID, _Known] = {}
+        summaries = rooms.list_summaries(txn, nids)
+        own = memberships.list_memberships_of_user(txn, self._user_nid, nids)
+        here = list_here(txn, self._interner, found.values())
+        local: dict[RoomID, _Local] = {}
         for room in found.values():
             summary = summaries.get(room.room_nid, RoomSummary())
             membership = own[room.room_nid].membership if room.room_nid in own else None
-            if may_preview(self._txn, self._interner, room, summary, self._user_nid, membership):
-                visible[room.room_id] = _Known(room, summary)
-        return visible
+            is_visible = may_preview(txn, self._interner, room, summary, self._user_nid, membership)
+            local[room.room_id] = _Local(room, summary, room.room_nid in here, is_visible)
+        return local
+
+    def _find(self, txn: ReadTxn, node: _Node, local: _Local | None) -> _Found | None:
+        """The room, if the requester may see it. What is known here counts, unless others know better."""
+        if local is not None and local.is_here:
+            if local.is_visible:
+                return self._describe(txn, local)
+            self._told[node.room_id] = None  # nobody else is to be asked
+            return None
+        told = self._told.get(node.room_id) or self._find_mentioned(node)
+        if told is not None:
+            return _Found(told.summary, told.children, told) if self._may_see(txn, told.summary) else None
+        is_old = local is not None and local.is_visible and local.room.state_root != EMPTY
+        return self._describe(txn, local) if local and is_old and node.room_id in self._told else None
+
+    def _find_mentioned(self, node: _Node) -> RemoteSpace | None:
+        """What the server that told of the space said of a room in it, where that is enough."""
+        parent = node.parent
+        if parent is None:
+            return None
+        if node.room_id in parent.inaccessible:
+            self._told[node.room_id] = None  # "They should not be re-requested"
+            return None
+        summary = parent.known.get(node.room_id)
+        if summary is None:
+            return None
+        has_more = summary.room_type == _SPACE and node.depth < self._wish.max_depth
+        if has_more and node.room_id not in self._told:
+            return None
+        return RemoteSpace(parent.server, summary, (), {}, ())
+
+    def _describe(self, txn: ReadTxn, local: _Local) -> _Found:
+        allowed = list_allowed_rooms_of(txn, self._interner, local.room, local.summary)
+        children = list_children(txn, local.room, local.summary, suggested_only=self._wish.suggested_only)
+        return _Found(build_summary(local.room, local.summary, allowed), [child_of(one) for one in children])
+
+    def _may_see(self, txn: ReadTxn, summary: Summary) -> bool:
+        return may_preview_remote(txn, summary, self._user_nid)
+
+
+def _node(child: SpaceChild, parent: _Node, found: _Found) -> _Node:
+    told_by = found.told_by
+    # Who tells of a space mostly knows what is in it, too.
+    servers = child.via if told_by is None else (told_by.server, *child.via)
+    return _Node(RoomID(child.room_id), parent.depth + 1, servers, told_by)
+
+
+def _shown(found: _Found) -> TreeRoom:
+    return TreeRoom(
+        **msgspec.structs.asdict(found.summary),
+        children_state=[msgspec.Raw(child.shown) for child in found.children],
+    )
 
 
 def list_children(txn: ReadTxn, room: Room, summary: RoomSummary, *, suggested_only: bool) -> Sequence[Pdu]:
     """The m.space.child events that hold, in the order in which children are shown; none if it is no space."""
     if summary.room_type != _SPACE:
         return ()
-    nids = state.list_slots_of_type(txn, room.room_nid, _CHILD).values()
+    nids = state.list_slots_of_type(txn, room.room_nid, CHILD).values()
     version = get_room_version(room.version)
     pdus = [pdu_of(record, room.room_id, version) for record in events.list_events(txn, nids).values()]
-    held = [pdu for pdu in pdus if _holds(pdu.content, suggested_only=suggested_only)]
-    return sorted(held, key=_order)[:MAX_CHILDREN]
-
-
-def _holds(content: dict[str, Any], *, suggested_only: bool) -> bool:
-    """Spec: m.space.child without `via` removes the child."""
-    via = content.get("via")
-    if not isinstance(via, list) or not any(isinstance(server, str) and server for server in via):
-        return False
-    return not suggested_only or content.get("suggested") is True
-
-
-def _order(child: Pdu) -> tuple[bool, str, int, str]:
-    """Spec: "Ordering of children within a space"."""
-    order = child.content.get("order")
-    is_valid = (
-        isinstance(order, str)
-        and len(order) <= _MAX_ORDER_CHARS
-        and all("\x20" <= character <= "\x7e" for character in order)
-    )
-    return (
-        not is_valid,
-        order if is_valid and isinstance(order, str) else "",
-        child.origin_server_ts,
-        child.slot[1],
-    )
+    held = [pdu for pdu in pdus if holds(pdu.content) and (is_suggested(pdu.content) or not suggested_only)]
+    return sorted(held, key=lambda pdu: order_of(pdu.content, pdu.origin_server_ts, pdu.slot[1]))[
+        :MAX_CHILDREN
+    ]
 
 
 def tree_room(
     txn: ReadTxn, interner: Interner, room: Room, summary: RoomSummary, children: Sequence[Pdu]
 ) -> TreeRoom:
+    """A room of this server with its children."""
     allowed = list_allowed_rooms_of(txn, interner, room, summary)
-    return TreeRoom(
-        **msgspec.structs.asdict(build_summary(room, summary, allowed)),
-        children_state=[_stripped(child) for child in children],
-    )
-
-
-def _stripped(child: Pdu) -> msgspec.Raw:
-    """Spec: stripped state "with an added origin_server_ts"."""
-    return msgspec.Raw(b'%b,"origin_server_ts":%d}' % (stripped_state(child)[:-1], child.origin_server_ts))
+    found = _Found(build_summary(room, summary, allowed), [child_of(child) for child in children])
+    return _shown(found)

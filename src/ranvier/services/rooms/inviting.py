@@ -11,6 +11,7 @@ import msgspec
 from ranvier.core.canonical_json import JsonObject
 from ranvier.core.errors import BadGateway, InviteBlocked, UserSuspended
 from ranvier.core.identifiers import EventID, RoomID, UserID, server_of
+from ranvier.services.accounts.creation import SummonUsers
 from ranvier.services.requester import Requester
 from ranvier.services.rooms.member_content import member_content
 from ranvier.services.rooms.remote import RemoteRooms
@@ -29,7 +30,15 @@ class _Permission(msgspec.Struct):
 class Inviting:
     """Invites users, those of other servers through these."""
 
-    def __init__(self, db: Database, interner: Interner, timeline: Timeline, remote: RemoteRooms) -> None:
+    def __init__(
+        self,
+        db: Database,
+        interner: Interner,
+        timeline: Timeline,
+        remote: RemoteRooms,
+        summon: SummonUsers,
+    ) -> None:
+        self._summon = summon
         self._db = db
         self._interner = interner
         self._timeline = timeline
@@ -44,10 +53,18 @@ class Inviting:
             raise UserSuspended("This account is suspended: it may not invite anybody.")
         if not invitees:
             return {}
+        if requester.appservice_id is None:
+            # A service knows its users, and may not be able to answer while it waits for us.
+            await self._summon(invitees)
         return await self._db.read(_read_invitees, self._interner, invitees)
 
     async def invite(
-        self, requester: Requester, room_id: RoomID, user_id: UserID, extra: JsonObject
+        self,
+        requester: Requester,
+        room_id: RoomID,
+        user_id: UserID,
+        extra: JsonObject,
+        origin_server_ts: int | None = None,
     ) -> EventID:
         """Invite one user; `extra` goes into the content, too.
 
@@ -56,7 +73,13 @@ class Inviting:
         content = {**(await self.check(requester, [user_id]))[user_id], **extra}
         if server_of(user_id) != self._interner.own_server:
             return await self._remote.invite(requester.user_id, room_id, user_id, content)
-        draft = Draft(sender=requester.user_id, type="m.room.member", state_key=user_id, content=content)
+        draft = Draft(
+            sender=requester.user_id,
+            type="m.room.member",
+            state_key=user_id,
+            content=content,
+            origin_server_ts=origin_server_ts,
+        )
         (event_id,) = await self._timeline.send(room_id, [draft])
         return event_id
 

@@ -10,7 +10,7 @@ import msgspec
 
 from ranvier.core.auth.select import CREATE, JOIN_RULES, POWER_LEVELS
 from ranvier.core.canonical_json import JsonObject
-from ranvier.core.errors import Forbidden, GuestAccessForbidden, UserSuspended
+from ranvier.core.errors import Forbidden, GuestAccessForbidden, MatrixError, UserSuspended
 from ranvier.core.events.pdu import Pdu
 from ranvier.core.identifiers import EventID, RoomID, ServerName, StateKey, UserID, server_of
 from ranvier.core.room_versions import RoomVersion, get_room_version
@@ -19,9 +19,10 @@ from ranvier.services.rooms.conditions import (
     RESTRICTED,
     find_authorising_user,
     join_rule_of,
+    list_allowed_rooms,
     meets_condition,
 )
-from ranvier.services.rooms.elsewhere import is_here
+from ranvier.services.rooms.elsewhere import is_here, list_here
 from ranvier.services.rooms.live import LiveRoom, read_slots
 from ranvier.services.rooms.member_content import member_content
 from ranvier.services.rooms.remote import AlreadyHere, RemoteRooms
@@ -46,7 +47,8 @@ class Entrance(msgspec.Struct, frozen=True):
     authorised_via: UserID | None  # who lets the user into a restricted room
     predecessor: RoomID | None  # the room that this one replaced
     is_here: bool  # whether this server is in the room
-    servers: Sequence[ServerName]  # others that may be in it: asked where this one cannot let the user in
+    servers: Sequence[ServerName]  # others that are in it: asked where this one cannot let the user in
+    guesses: Sequence[ServerName] = ()  # others that may be: asked if the client names none
     needs_others: bool = False  # this server is in the room, but cannot vouch for the user
 
 
@@ -80,15 +82,22 @@ class Joining:
                 **(extra or {}),
                 "membership": "join",
             }
-            entrance = msgspec.structs.replace(entrance, servers=[*servers, *entrance.servers])
+            entrance = _with_ways(entrance, servers)
             await self._join(requester, room_id, entrance, content)
 
-    async def join_as(self, requester: Requester, room_id: RoomID, content: JsonObject) -> EventID:
+    async def join_as(
+        self,
+        requester: Requester,
+        room_id: RoomID,
+        content: JsonObject,
+        origin_server_ts: int | None = None,
+    ) -> EventID:
         """Join, or change what the room sees of the user, with a content that the client wrote.
 
         Raises: as `join` does.
         """
-        return await self._join(requester, room_id, await self._enter(requester, room_id), content)
+        entrance = _with_ways(await self._enter(requester, room_id), ())
+        return await self._join(requester, room_id, entrance, content, origin_server_ts)
 
     async def knock(
         self,
@@ -103,20 +112,32 @@ class Joining:
         IncompatibleRoomVersion.
         """
         entrance = await self._enter(requester, room_id)
-        entrance = msgspec.structs.replace(entrance, servers=[*servers, *entrance.servers])
+        entrance = _with_ways(entrance, servers)
         content = member_content("knock", entrance.profile, reason)
         await self._knock(requester, room_id, entrance, content)
 
-    async def knock_as(self, requester: Requester, room_id: RoomID, content: JsonObject) -> EventID:
+    async def knock_as(
+        self,
+        requester: Requester,
+        room_id: RoomID,
+        content: JsonObject,
+        origin_server_ts: int | None = None,
+    ) -> EventID:
         """The same with a content that the client wrote."""
-        return await self._knock(requester, room_id, await self._enter(requester, room_id), content)
+        entrance = _with_ways(await self._enter(requester, room_id), ())
+        return await self._knock(requester, room_id, entrance, content, origin_server_ts)
 
     async def list_guests(self, room_id: RoomID) -> list[UserID]:
         """The guest accounts of this server that are joined; none if the room is not known here."""
         return await self._db.read(_read_guests, self._interner, room_id)
 
     async def _join(
-        self, requester: Requester, room_id: RoomID, entrance: Entrance, content: JsonObject
+        self,
+        requester: Requester,
+        room_id: RoomID,
+        entrance: Entrance,
+        content: JsonObject,
+        origin_server_ts: int | None = None,
     ) -> EventID:
         # Which user vouches is what this server answers for: no client may say it.
         content = {key: value for key, value in content.items() if key != _AUTHORISED_VIA}
@@ -130,7 +151,11 @@ class Joining:
                 raise GuestAccessForbidden("Guests may not join this room.")
 
         draft = Draft(
-            sender=requester.user_id, type="m.room.member", state_key=requester.user_id, content=content
+            sender=requester.user_id,
+            type="m.room.member",
+            state_key=requester.user_id,
+            content=content,
+            origin_server_ts=origin_server_ts,
         )
         (event_id,) = await self._timeline.send(room_id, [draft], check=check, needs=[_GUEST_ACCESS])
         if entrance.predecessor is not None and entrance.membership != memberships.JOIN:
@@ -145,6 +170,12 @@ class Joining:
         join = self._remote.join_through if entrance.is_here else self._remote.join
         try:
             event_id = await join(requester.user_id, room_id, entrance.servers, content)
+        except MatrixError:
+            # What lets the user in may have come here while another server was asked.
+            now = await self._enter(requester, room_id)
+            if not entrance.is_here or not now.is_here or now.needs_others:
+                raise
+            return await self._join(requester, room_id, now, content)
         except AlreadyHere:
             return await self._join(requester, room_id, await self._enter(requester, room_id), content)
         entered = await self._enter(requester, room_id)
@@ -153,12 +184,21 @@ class Joining:
         return event_id
 
     async def _knock(
-        self, requester: Requester, room_id: RoomID, entrance: Entrance, content: JsonObject
+        self,
+        requester: Requester,
+        room_id: RoomID,
+        entrance: Entrance,
+        content: JsonObject,
+        origin_server_ts: int | None = None,
     ) -> EventID:
         if not entrance.is_here:
             return await self._remote.knock(requester.user_id, room_id, entrance.servers, content)
         draft = Draft(
-            sender=requester.user_id, type="m.room.member", state_key=requester.user_id, content=content
+            sender=requester.user_id,
+            type="m.room.member",
+            state_key=requester.user_id,
+            content=content,
+            origin_server_ts=origin_server_ts,
         )
         (event_id,) = await self._timeline.send(room_id, [draft])
         return event_id
@@ -176,16 +216,13 @@ def _read_entrance(txn: ReadTxn, interner: Interner, requester: Requester, room_
     room = rooms.find_room(txn, room_id)
     own_profile = profiles.find_profile(txn, requester.user_nid)
     if room is None:
-        return Entrance(None, own_profile, None, None, False, _list_namesakes(room_id))
+        return Entrance(None, own_profile, None, None, False, (), _list_namesakes(room_id))
     now = memberships.find_membership(txn, room.room_nid, requester.user_nid)
     membership = None if now is None else now.membership
     if not is_here(txn, interner, room.room_nid):
-        servers = [
-            *_list_inviters(txn, interner, now),
-            *_list_others(txn, interner, room),
-            *_list_namesakes(room_id),
-        ]
-        return Entrance(membership, own_profile, None, None, False, servers)
+        inviters = _list_inviters(txn, interner, now)
+        guesses = [*_list_others(txn, interner, room), *_list_namesakes(room_id)]
+        return Entrance(membership, own_profile, None, None, False, inviters, guesses)
     summary = rooms.list_summaries(txn, (room.room_nid,)).get(room.room_nid)
     authority, needs_others = None, False
     if membership not in (memberships.JOIN, memberships.INVITE):
@@ -201,7 +238,14 @@ def _read_entrance(txn: ReadTxn, interner: Interner, requester: Requester, room_
         else RoomID(summary.predecessor_room_id),
         True,
         others,
-        bool(others),
+        needs_others=bool(others),
+    )
+
+
+def _with_ways(entrance: Entrance, servers: Sequence[ServerName]) -> Entrance:
+    """With the servers that the client names, or else those that we can think of."""
+    return msgspec.structs.replace(
+        entrance, servers=[*servers, *entrance.servers, *(() if servers else entrance.guesses)]
     )
 
 
@@ -248,7 +292,9 @@ def _find_authority(
     if join_rule_of(join_rules) not in RESTRICTED or not version.auth.restricted:
         return None, False
     if not meets_condition(txn, requester.user_nid, join_rules):
-        return None, True
+        allowed = list_allowed_rooms(join_rules)
+        here = list_here(txn, interner, rooms.list_rooms_by_id(txn, allowed).values())
+        return None, len(here) < len(set(allowed))
     authority = find_authorising_user(txn, interner, room.room_nid, state, version)
     return authority, authority is None
 

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from ranvier.core import state_map
 from ranvier.core.auth.power import PowerLevels
 from ranvier.core.auth.select import CREATE, JOIN_RULES, POWER_LEVELS
 from ranvier.core.events.parse import parse_stored
@@ -24,6 +25,7 @@ from ranvier.store.database import Database, ReadTxn
 from ranvier.store.tables import events, rooms, state
 from ranvier.store.tables.events import EventRecord
 from ranvier.store.tables.interned import Interner, find_state_key_nids
+from ranvier.store.tables.state_nodes import NodeCache, SnapshotNodes
 
 MAX_ROOMS: Final = 5_000
 """Rooms kept; the one not used for longest goes first."""
@@ -31,7 +33,10 @@ MAX_ROOMS: Final = 5_000
 MAX_SLOTS: Final = 20_000
 """State slots kept of one room, absent ones included; beyond that the room starts anew with the core ones."""
 
-CORE_SLOTS: Final[tuple[StateKey, ...]] = (CREATE, POWER_LEVELS, JOIN_RULES)
+POLICY: Final[StateKey] = ("m.room.policy", "")
+"""Names the room's policy server, if it has one."""
+
+CORE_SLOTS: Final[tuple[StateKey, ...]] = (CREATE, POWER_LEVELS, JOIN_RULES, POLICY)
 """What nearly every event needs."""
 
 
@@ -45,6 +50,7 @@ class LiveRoom:
         "effects",
         "heads",
         "is_stale",
+        "is_wide",
         "nid",
         "queued_count",
         "revision",
@@ -58,6 +64,7 @@ class LiveRoom:
         self.version = version
         self.revision = revision  # of the committed head
         self.heads: tuple[Pdu, ...] = ()  # the forward extremities that the next event cites
+        self.is_wide = False  # there are more extremities than an event may cite: `heads` are some of them
         self.is_stale = False  # someone else changed the room: nothing may be built on this any more
         self.queued_count = 0  # appends that are not on disk yet
         self.effects: object = None  # what `Effects` knows at the pending head: replaced, never changed
@@ -160,6 +167,7 @@ class LiveRooms:
                     return None
                 # Another task may have loaded it meanwhile, and built on it.
                 room = self._rooms.setdefault(room_id, loaded)
+                self._rooms.move_to_end(room_id)  # else it may be the one to go
                 self._evict()
             missing = room.missing(wanted)
             if not missing:
@@ -229,6 +237,18 @@ def read_slots(
     return found
 
 
+def _sorted_by_agreement(txn: ReadTxn, now: int, heads: Sequence[EventRecord]) -> list[EventRecord]:
+    """Extremities, those first that agree most with the room's state now. What this state allows, those do, mostly;
+    and nobody can come first by making up branches, or depths."""
+    reader = SnapshotNodes(txn, NodeCache())
+
+    def distance(head: EventRecord) -> tuple[int, int]:
+        before = now if head.state_root is None else head.state_root
+        return len(state_map.difference(reader, (now, before))), head.event_nid
+
+    return sorted(heads, key=distance)
+
+
 def _read_room(
     txn: ReadTxn, interner: Interner, room_id: RoomID, slots: Collection[StateKey]
 ) -> LiveRoom | None:
@@ -237,8 +257,10 @@ def _read_room(
         return None
     version = get_room_version(row.version)
     room = LiveRoom(row.room_nid, room_id, version, row.revision)
-    heads = sorted(events.list_events(txn, row.extremities).values(), key=lambda head: -head.depth)
-    # Of more branches than an event may cite, the deepest are merged first; later events merge the rest.
-    room.heads = tuple(pdu_of(head, room_id, version) for head in heads[:MAX_PREV_EVENTS])
+    heads = list(events.list_events(txn, row.extremities).values())
+    if len(heads) > MAX_PREV_EVENTS:
+        room.is_wide = True
+        heads = _sorted_by_agreement(txn, row.state_root, heads)[:MAX_PREV_EVENTS]
+    room.heads = tuple(pdu_of(head, room_id, version) for head in heads)
     room.learn(read_slots(txn, interner, row.room_nid, room_id, version, list(slots)))
     return room

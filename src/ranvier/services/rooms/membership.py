@@ -85,13 +85,18 @@ class Membership:
         )
 
     async def set(
-        self, requester: Requester, room_id: RoomID, user_id: UserID, content: JsonObject
+        self,
+        requester: Requester,
+        room_id: RoomID,
+        user_id: UserID,
+        content: JsonObject,
+        origin_server_ts: int | None = None,
     ) -> EventID:
         """Send a member event as a client wrote it: any but an invite to, or a join of the room.
 
         Raises: Forbidden, AuthRejected.
         """
-        return await self._send(requester, room_id, user_id, content)
+        return await self._send(requester, room_id, user_id, content, origin_server_ts=origin_server_ts)
 
     async def forget(self, requester: Requester, room_id: RoomID) -> None:
         """Hide a room that the user has left, with what the user kept about it.
@@ -131,11 +136,19 @@ class Membership:
         user_id: UserID,
         content: JsonObject,
         check: Check | None = None,
+        *,
+        origin_server_ts: int | None = None,
     ) -> EventID:
         is_leaving = user_id == requester.user_id and content.get("membership") == "leave"
         if requester.is_suspended and not is_leaving:
             raise UserSuspended("This account is suspended: it may do nothing in a room but leave.")
-        draft = Draft(sender=requester.user_id, type="m.room.member", state_key=user_id, content=content)
+        draft = Draft(
+            sender=requester.user_id,
+            type="m.room.member",
+            state_key=user_id,
+            content=content,
+            origin_server_ts=origin_server_ts,
+        )
         (event_id,) = await self._timeline.send(room_id, [draft], check=check)
         return event_id
 

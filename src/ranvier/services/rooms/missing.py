@@ -47,6 +47,13 @@ class StateIds(msgspec.Struct, frozen=True):
     auth_chain: Collection[EventID]
 
 
+class Told(msgspec.Struct, frozen=True):
+    """Some of the events that were asked for."""
+
+    pdus: Sequence[Pdu]
+    is_all: bool  # that the server is willing to tell
+
+
 class Missing:
     """Asks for events of a room. Its functions raise RemoteFault; what comes is checked, what is bad dropped."""
 
@@ -56,7 +63,7 @@ class Missing:
 
     async def fetch_missing(
         self, server: ServerName, room: RoomRef, earliest: Collection[EventID], latest: Collection[EventID]
-    ) -> list[Pdu]:
+    ) -> Told:
         """What lies between some events and later ones, both excluded; MAX_MISSING at most."""
         content: JsonObject = {
             "earliest_events": list(earliest),
@@ -66,7 +73,8 @@ class Missing:
         }
         path = path_of(f"{_PREFIX}/get_missing_events", room.room_id)
         answer = await self._requests.post(server, path, content)
-        return await self._check(room, _list_objects(answer, "events", MAX_MISSING))
+        events = _list_objects(answer, "events", MAX_MISSING)
+        return Told(await self._check(room, events), is_all=len(events) < MAX_MISSING)
 
     async def fetch_backfill(
         self, server: ServerName, room: RoomRef, event_ids: Sequence[EventID], limit: int
@@ -139,11 +147,11 @@ def _large(path: str, event_id: EventID | None = None) -> Ask:
 
 
 def _list_objects(answer: JsonObject, name: str, limit: int) -> list[JsonObject]:
-    """Raises: Misbehaved."""
+    """What is no object counts as an empty one, which is no event. Raises: Misbehaved."""
     values: Any = answer.get(name)
-    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
-        raise Misbehaved(f"{name} is no array of objects")
-    return values[:limit]
+    if not isinstance(values, list):
+        raise Misbehaved(f"{name} is no array")
+    return [value if isinstance(value, dict) else {} for value in values[:limit]]
 
 
 def _list_ids(answer: JsonObject, name: str) -> set[EventID]:

@@ -69,7 +69,7 @@ def build_drafts(
 
     Raises: BadJsonValue, InvalidRoomState.
     """
-    preset = wish.preset or ("public_chat" if wish.visibility == "public" else "private_chat")
+    preset = _preset_of(wish)
     trusted = invitees if preset == "trusted_private_chat" else ()
     sender = founder.user_id
     states: list[tuple[StateKey, JsonObject]] = [
@@ -173,7 +173,8 @@ def _power_levels(
         "ban": 50,
         "kick": 50,
         "redact": 50,
-        "invite": 0,
+        # A room that anybody may enter needs nobody's invites; other servers' defaults are the same.
+        "invite": 50 if _preset_of(wish) == "public_chat" else 0,
     }
     if not version.auth.privileged_creators:
         content["users"] = dict.fromkeys((creator, *trusted), _CREATOR_LEVEL)
@@ -183,13 +184,19 @@ def _power_levels(
     return content
 
 
+def _preset_of(wish: NewRoom) -> Preset:
+    return wish.preset or ("public_chat" if wish.visibility == "public" else "private_chat")
+
+
 def _preset_states(preset: Preset) -> Mapping[StateKey, JsonObject]:
-    is_public = preset == "public_chat"
-    return {
-        ("m.room.join_rules", ""): {"join_rule": "public" if is_public else "invite"},
+    states: dict[StateKey, JsonObject] = {
+        ("m.room.join_rules", ""): {"join_rule": "public" if preset == "public_chat" else "invite"},
         ("m.room.history_visibility", ""): {"history_visibility": "shared"},
-        ("m.room.guest_access", ""): {"guest_access": "forbidden" if is_public else "can_join"},
     }
+    if preset != "public_chat":
+        states["m.room.guest_access", ""] = {"guest_access": "can_join"}
+    # Without an event, guest access is forbidden: spec, m.room.guest_access.
+    return states
 
 
 def _named(wish: NewRoom) -> dict[StateKey, JsonObject]:

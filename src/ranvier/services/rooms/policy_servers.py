@@ -1,38 +1,52 @@
-"""Rooms that ask a policy server about every event: what it does not recommend is soft-failed.
+"""Rooms that ask a policy server about every event: what it does not recommend is not sent by us, and soft-failed
+where others sent it.
 
 Spec: server-server API, "Policy Servers".
 """
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import msgspec
 
 from ranvier.core.canonical_json import JsonObject
-from ranvier.core.errors import BadIdentifier, BadSignature
+from ranvier.core.errors import (
+    BadGateway,
+    BadIdentifier,
+    BadJson,
+    BadSignature,
+    Forbidden,
+    LimitExceeded,
+    MatrixError,
+    PolicyRefusal,
+    TooLarge,
+)
+from ranvier.core.events.build import with_signatures
 from ranvier.core.events.parse import signed_bytes
 from ranvier.core.events.pdu import Pdu
-from ranvier.core.identifiers import EventID, RoomID, ServerName, StateKey, parse_server_name
+from ranvier.core.identifiers import EventID, RoomID, ServerName, parse_server_name
 from ranvier.core.room_versions import RoomVersion
 from ranvier.core.signing import VerifyKey, find_signature, parse_signature, parse_verify_key
 from ranvier.io.ports import RemoteFault
-from ranvier.services.remote.requests import Ask, Requests
-from ranvier.services.rooms.live import LiveRooms
+from ranvier.services.remote.requests import Ask, Refused, Requests
+from ranvier.services.rooms.live import POLICY, LiveRooms
 from ranvier.store.database import Database, ReadTxn
 from ranvier.store.tables import memberships
 from ranvier.store.tables.interned import Interner, find_server_nids
 
 log = logging.getLogger(__name__)
 
-POLICY: Final[StateKey] = ("m.room.policy", "")
 KEY_ID: Final = "ed25519:policy_server"
 TIMEOUT_S: Final = 10.0
 MAX_AT_A_TIME: Final = 10
+MAX_WORDS: Final = 500
+"""Characters of a policy server's error that a client is told."""
 
 _PATH: Final = "/_matrix/policy/v1/sign"
 _NOT_RECOMMENDED: Final = "the room's policy server does not recommend it"
+_DEFAULT_PAUSE_MS: Final = 1_000
 
 
 class PolicyServer(msgspec.Struct, frozen=True):
@@ -61,6 +75,18 @@ class PolicyServers:
         is_there = await self._db.read(self._is_in_room, room.nid, policy.server)
         return policy if is_there else None
 
+    async def sign(self, room_id: RoomID, version: RoomVersion, pdus: Sequence[Pdu]) -> Sequence[Pdu]:
+        """Events that are about to be sent, with the signatures that the room's policy server has to give them.
+
+        Cost: a request for each event, all at once; nothing in a room without policy server.
+        Raises: PolicyRefusal, LimitExceeded (its words); Forbidden (its signature is not good); BadGateway.
+        """
+        policy = await self.find(room_id)
+        if policy is None:
+            return pdus
+        slots = asyncio.Semaphore(MAX_AT_A_TIME)
+        return await asyncio.gather(*(self._sign(slots, policy, version, pdu) for pdu in pdus))
+
     async def list_refused(
         self, room_id: RoomID, version: RoomVersion, pdus: Collection[Pdu]
     ) -> dict[EventID, str]:
@@ -71,26 +97,57 @@ class PolicyServers:
         policy = await self.find(room_id)
         if policy is None:
             return {}
-        unsigned = [pdu for pdu in pdus if not _is_recommended(pdu, version, policy, pdu.signatures)]
         slots = asyncio.Semaphore(MAX_AT_A_TIME)
-        answers = await asyncio.gather(*(self._ask(slots, policy, version, pdu) for pdu in unsigned))
+        answers = await asyncio.gather(*(self._recommends(slots, policy, version, pdu) for pdu in pdus))
         return {
             pdu.event_id: _NOT_RECOMMENDED
-            for pdu, is_recommended in zip(unsigned, answers, strict=True)
+            for pdu, is_recommended in zip(pdus, answers, strict=True)
             if not is_recommended
         }
 
-    async def _ask(
+    async def _recommends(
         self, slots: asyncio.Semaphore, policy: PolicyServer, version: RoomVersion, pdu: Pdu
     ) -> bool:
-        ask = Ask(method="POST", path=_PATH, content=pdu.json, timeout_s=TIMEOUT_S)
-        async with slots:
-            try:
-                signatures = await self._requests.ask(policy.server, ask)
-            except RemoteFault as fault:
-                log.info("the policy server %s does not sign %s: %s", policy.server, pdu.event_id, fault)
-                return False
+        if _is_recommended(pdu, version, policy, pdu.signatures):
+            return True
+        try:
+            signatures = await self._ask(slots, policy, pdu)
+        except RemoteFault as fault:
+            log.info("the policy server %s does not sign %s: %s", policy.server, pdu.event_id, fault)
+            return False
         return _is_recommended(pdu, version, policy, signatures)
+
+    async def _sign(
+        self, slots: asyncio.Semaphore, policy: PolicyServer, version: RoomVersion, pdu: Pdu
+    ) -> Pdu:
+        if _is_recommended(pdu, version, policy, pdu.signatures):
+            return pdu
+        try:
+            # A user waits for it, and nothing can be sent without it: it is asked even if it failed lately.
+            signatures = await self._ask(slots, policy, pdu, despite_standing=True)
+        except RemoteFault as fault:
+            raise _explain(fault) from fault
+        if not _is_recommended(pdu, version, policy, signatures):
+            raise Forbidden("The room's policy server does not recommend this event.")
+        try:
+            given = str(find_signature(signatures, policy.server, KEY_ID))
+            return with_signatures(pdu, {policy.server: {KEY_ID: given}})
+        except (BadJson, TooLarge) as error:
+            raise BadGateway("The signature of the room's policy server does not fit the event.") from error
+
+    async def _ask(
+        self, slots: asyncio.Semaphore, policy: PolicyServer, pdu: Pdu, *, despite_standing: bool = False
+    ) -> JsonObject:
+        """The signatures that it answers with. Raises: RemoteFault."""
+        ask = Ask(
+            method="POST",
+            path=_PATH,
+            content=pdu.json,
+            timeout_s=TIMEOUT_S,
+            despite_standing=despite_standing,
+        )
+        async with slots:
+            return await self._requests.ask(policy.server, ask)
 
     def _is_in_room(self, txn: ReadTxn, room_nid: int, server: ServerName) -> bool:
         nid = find_server_nids(txn, self._interner, (server,)).get(server)
@@ -118,3 +175,17 @@ def _is_recommended(pdu: Pdu, version: RoomVersion, policy: PolicyServer, signat
     except BadSignature:
         return False
     return True
+
+
+def _explain(fault: RemoteFault) -> MatrixError:
+    """What a user is told. Spec: "If the Policy Server returned an error, that error SHOULD be provided to the
+    client verbatim"."""
+    if not isinstance(fault, Refused) or fault.errcode is None or not 400 <= fault.status < 500:
+        return BadGateway("The room's policy server cannot be reached.")
+    words = fault.body.get("error")
+    text = words[:MAX_WORDS] if isinstance(words, str) else "The room's policy server refuses this event."
+    if fault.status == 429:
+        pause_ms = fault.body.get("retry_after_ms")
+        is_usable = type(pause_ms) is int and 0 < pause_ms < 2**31
+        return LimitExceeded(text, retry_after_ms=pause_ms if is_usable else _DEFAULT_PAUSE_MS)
+    return PolicyRefusal(fault.errcode[:MAX_WORDS], text)

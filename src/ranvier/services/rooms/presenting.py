@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from ranvier.core import canonical_json, state_map
-from ranvier.core.events.client import Unsigned, client_head, close, encode_unsigned, raw_content
+from ranvier.core.events.client import Unsigned, client_head, close, encode_unsigned, raw_content, sender_of
 from ranvier.core.events.redact import redact
 from ranvier.core.identifiers import RoomID
 from ranvier.core.room_versions import RoomVersion, get_room_version
@@ -78,6 +78,7 @@ def client_event(facts: EventFacts, reader: ReaderFacts, now_ms: int, room_id: R
             transaction_id=reader.transaction_id,
             membership=reader.membership,
             replaces_state=replaced.event_id,
+            prev_sender=sender_of(replaced.json) if reader.sees_replaced else None,
             prev_content=None if content is None else msgspec.Raw(content),
             redacted_because=None if because is None else msgspec.Raw(because),
             relations=None if relations is None else msgspec.Raw(relations),

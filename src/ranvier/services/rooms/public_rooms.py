@@ -31,6 +31,7 @@ class RoomsWish(msgspec.Struct, frozen=True, kw_only=True):
     text: str | None = None
     room_types: tuple[str | None, ...] | None = None
     networks: tuple[str, ...] | None = (OWN_NETWORK,)  # None: all
+    versions: tuple[str, ...] | None = None  # of rooms; None: any
 
 
 class RoomsPage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -89,6 +90,7 @@ def _query(wish: RoomsWish) -> DirectoryQuery:
         after = DirectoryPlace(int(joined_count), int(room_nid))
     return DirectoryQuery(
         networks=wish.networks,
+        versions=wish.versions,
         text=wish.text,
         room_types=wish.room_types,
         after=after,

@@ -15,11 +15,12 @@ import msgspec
 from ranvier.core.canonical_json import JsonObject
 from ranvier.core.events.pdu import Pdu
 from ranvier.core.identifiers import EventID, ServerName
+from ranvier.io.clock import Clock
 from ranvier.io.ports import RemoteFault
 from ranvier.services.rooms.admission import Admission, Reasons
 from ranvier.services.rooms.checking import Checking, RoomRef
 from ranvier.services.rooms.claimed_state import ClaimedStates
-from ranvier.services.rooms.deciding import Case
+from ranvier.services.rooms.deciding import Case, Claimed
 from ranvier.services.rooms.missing import Missing
 from ranvier.services.rooms.outliers import Outliers, cited_by, list_stored_ids, sorted_by_history
 from ranvier.store.database import Database, ReadTxn
@@ -36,7 +37,12 @@ MAX_CHAINS: Final = 5
 MAX_CLAIMED: Final = 20
 """States asked for on behalf of one batch."""
 
-NOT_HERE: Final = "what authorizes it cannot be had"
+MAX_UNCLAIMED: Final = 2
+"""How often a server may fail to tell a state before it is not asked for more: each time may be hundreds of
+requests."""
+
+PATIENCE_S: Final = 300.0
+"""With a server that tells what is missing, but slowly: others' events of this room wait."""
 
 
 class _Known(msgspec.Struct, frozen=True):
@@ -45,6 +51,7 @@ class _Known(msgspec.Struct, frozen=True):
     is_of_other_room: Collection[EventID]
     placed: Collection[EventID]  # with a state before them: part of the room's history
     extremities: Sequence[EventID]
+    partial_root: int | None  # of the room's state now, if that is not whole
 
 
 class Receiving:
@@ -58,6 +65,7 @@ class Receiving:
         outliers: Outliers,
         claimed: ClaimedStates,
         admission: Admission,
+        clock: Clock,
     ) -> None:
         self._db = db
         self._checking = checking
@@ -65,10 +73,12 @@ class Receiving:
         self._outliers = outliers
         self._claimed = claimed
         self._admission = admission
+        self._clock = clock
 
     async def receive(self, origin: ServerName, room: RoomRef, sent: Sequence[JsonObject]) -> Reasons:
         """Take events as they were sent, in any order; for each of them None, or why it was dropped. Events
-        without an id, because they are no events, are passed over.
+        without an id, because they are no events, are passed over. One that cites what cannot be had, to be
+        authorized by that, has been dealt with, as one has that was rejected.
 
         Raises: StoreFault.
         """
@@ -98,11 +108,22 @@ class Receiving:
         }
         if not new:
             return reasons
-        new |= await self._fetch_before(origin, room, new, known)
-        case = await self._complete(origin, room, new)
-        reasons |= dict.fromkeys(new.keys() - {pdu.event_id for pdu in case.pdus}, NOT_HERE)
-        reasons |= await self._admission.admit(case)
+        reasons |= await self._admission.admit(await self._prepare(origin, room, new, known))
         return {event_id: reasons[event_id] for event_id in pdus}
+
+    async def _prepare(
+        self, origin: ServerName, room: RoomRef, new: Mapping[EventID, Pdu], known: _Known
+    ) -> Case:
+        """The events with what they need, as far as the server tells it."""
+        try:
+            async with self._clock.timeout(PATIENCE_S):
+                told = await self._fetch_before(origin, room, new, known)
+                # A server that tells nothing of what came right before its event is not asked for the state
+                # there (nor is it by Synapse). Its next event may find it in a better mood.
+                return await self._complete(origin, room, {**new, **told}, told)
+        except TimeoutError:
+            log.warning("%s tells what is missing in %s too slowly", origin, room.room_id)
+            return Case(room=room, pdus=sorted_by_history(new.values()))
 
     async def prepare_history(self, server: ServerName, room: RoomRef, pdus: Iterable[Pdu]) -> Case:
         """What `Past.add` takes, of checked events of which some may be here already.
@@ -116,13 +137,27 @@ class Receiving:
             for event_id, pdu in by_id.items()
             if event_id not in known.placed and event_id not in known.is_of_other_room
         }
-        return msgspec.structs.replace(await self._complete(server, room, new), is_backfill=True)
+        return msgspec.structs.replace(await self._complete(server, room, new, new), is_backfill=True)
 
-    async def _complete(self, origin: ServerName, room: RoomRef, new: Mapping[EventID, Pdu]) -> Case:
-        """The events in order, those left out that cannot be authorized, with the states at gaps."""
-        lacking = await self._fetch_authorizers(origin, room, new.values())
-        ordered = [pdu for pdu in sorted_by_history(new.values()) if pdu.event_id not in lacking]
-        return Case(room=room, pdus=ordered, claimed=await self._fetch_claimed(origin, room, ordered))
+    async def _complete(
+        self,
+        origin: ServerName,
+        room: RoomRef,
+        new: Mapping[EventID, Pdu],
+        bridged: Collection[EventID],
+    ) -> Case:
+        """The events in order, those left out that cannot be authorized, with the states at the gaps below those
+        that are `bridged`."""
+        ordered = sorted_by_history(new.values())
+        # A state comes with what authorizes it, which is mostly what authorizes the events behind it, too.
+        claimed = await self._fetch_claimed(
+            origin, room, [pdu for pdu in ordered if pdu.event_id in bridged], new
+        )
+        lacking = await self._fetch_authorizers(origin, room, ordered)
+        for event_id in lacking:
+            log.info("%s is dropped: what authorizes it cannot be had from %s", event_id, origin)
+        pdus = [pdu for pdu in ordered if pdu.event_id not in lacking]
+        return Case(room=room, pdus=pdus, claimed=claimed)
 
     async def _fetch_before(
         self, origin: ServerName, room: RoomRef, new: Mapping[EventID, Pdu], known: _Known
@@ -134,11 +169,11 @@ class Receiving:
             if not latest:
                 break
             try:
-                fetched = await self._missing.fetch_missing(origin, room, known.extremities, latest)
+                told = await self._missing.fetch_missing(origin, room, known.extremities, latest)
             except RemoteFault as fault:
                 log.info("%s does not tell what came before %s: %s", origin, sorted(latest), fault)
                 break
-            fresh = {pdu.event_id: pdu for pdu in fetched if pdu.event_id not in {*new, *found}}
+            fresh = {pdu.event_id: pdu for pdu in told.pdus if pdu.event_id not in {*new, *found}}
             there = await self._db.read(_read_known, room, fresh.values())
             fresh = {
                 event_id: pdu
@@ -148,6 +183,8 @@ class Receiving:
             if not fresh:
                 break
             found |= fresh
+            if told.is_all:
+                break
             latest = _list_gaps(fresh.values(), found.keys() | new.keys() | set(there.placed))
         return found
 
@@ -186,17 +223,35 @@ class Receiving:
         return list(lacking.values())
 
     async def _fetch_claimed(
-        self, origin: ServerName, room: RoomRef, ordered: Sequence[Pdu]
-    ) -> dict[EventID, int]:
-        """The state before those events of whose prev_events some are still not here, as the server says."""
+        self, origin: ServerName, room: RoomRef, ordered: Sequence[Pdu], new: Collection[EventID]
+    ) -> Claimed:
+        """The states after those events that are cited and still not here, as the server says; where it does
+        not, that before the event which cites them."""
         known = await self._db.read(_read_known, room, ordered)
-        gaps = _list_gaps(ordered, {pdu.event_id for pdu in ordered} | set(known.placed))
-        claimed: dict[EventID, int] = {}
-        for event_id in gaps[:MAX_CLAIMED]:
-            root = await self._claimed.fetch(origin, room, event_id)
-            if root is not None:
-                claimed[event_id] = root
-        return claimed
+        here = {*new, *known.placed}
+        after: dict[EventID, int] = {}
+        before: dict[EventID, int] = {}
+        gaps = [pdu for pdu in ordered if not here.issuperset(pdu.prev_events)]
+        if known.partial_root is not None:
+            # All of it is decided again on whole states, which are asked for then: see `completing`.
+            return Claimed(before=dict.fromkeys([pdu.event_id for pdu in gaps], known.partial_root))
+        failures = 0
+        for pdu in gaps[:MAX_CLAIMED]:
+            if failures == MAX_UNCLAIMED:
+                break
+            for event_id in pdu.prev_events:
+                if event_id in here or event_id in after:
+                    continue
+                root = await self._claimed.fetch_after(origin, room, event_id)
+                if root is None:
+                    root = await self._claimed.fetch_before(origin, room, pdu.event_id)
+                    if root is None:
+                        failures += 1
+                    else:
+                        before[pdu.event_id] = root
+                    break
+                after[event_id] = root
+        return Claimed(after, before)
 
 
 def _list_gaps(pdus: Iterable[Pdu], known: Collection[EventID]) -> list[EventID]:
@@ -208,7 +263,7 @@ def _read_known(txn: ReadTxn, room: RoomRef, pdus: Collection[Pdu]) -> _Known:
     own = {pdu.event_id for pdu in pdus}
     names = own | {event_id for pdu in pdus for event_id in pdu.prev_events}
     found = events.list_known(txn, names)
-    head = rooms.list_rooms(txn, (room.nid,))[room.nid].extremities
+    now = rooms.list_rooms(txn, (room.nid,))[room.nid]
     return _Known(
         {event_id for event_id in own if event_id in found and found[event_id].room_nid != room.nid},
         {
@@ -216,5 +271,6 @@ def _read_known(txn: ReadTxn, room: RoomRef, pdus: Collection[Pdu]) -> _Known:
             for event_id, one in found.items()
             if one.room_nid == room.nid and not one.status.is_outlier and one.state_root is not None
         },
-        list(events.list_event_ids(txn, head).values()),
+        list(events.list_event_ids(txn, now.extremities).values()),
+        now.state_root if now.is_partial else None,
     )

@@ -50,7 +50,14 @@ class Sending:
         """
         if event_type == _REDACTION:
             # Since v1.18 (MSC4169): what is redacted stands in the content, whatever the room version.
-            return await self.redact(requester, room_id, _redacted_by(content), content, txn_id)
+            return await self.redact(
+                requester,
+                room_id,
+                _redacted_by(content),
+                content,
+                txn_id,
+                origin_server_ts=origin_server_ts,
+            )
         _check_may_send(requester)
         room = await self._room(room_id)
         transaction = _transaction(requester, room, f"send/{event_type}", txn_id)
@@ -64,7 +71,14 @@ class Sending:
         return await self._once(room, transaction, draft)
 
     async def redact(
-        self, requester: Requester, room_id: RoomID, event_id: EventID, content: JsonObject, txn_id: str
+        self,
+        requester: Requester,
+        room_id: RoomID,
+        event_id: EventID,
+        content: JsonObject,
+        txn_id: str,
+        *,
+        origin_server_ts: int | None = None,
     ) -> EventID:
         """Take the content of an event away.
 
@@ -81,6 +95,7 @@ class Sending:
             content={key: value for key, value in content.items() if key != "redacts"},
             redacts=event_id,
             transaction=transaction,
+            origin_server_ts=origin_server_ts,
         )
         return await self._once(room, transaction, draft)
 

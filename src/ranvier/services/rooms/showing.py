@@ -16,7 +16,7 @@ from ranvier.services.rooms.presenting import (
     client_event,
     list_transaction_ids,
 )
-from ranvier.services.rooms.sight import Sight, Viewer, find_viewer
+from ranvier.services.rooms.sight import Seeing, Viewer, find_viewer
 from ranvier.store.database import ReadTxn
 from ranvier.store.tables import events, rooms
 from ranvier.store.tables.events import EventRecord
@@ -39,7 +39,7 @@ class Frame(msgspec.Struct, frozen=True):
 class Showing:
     """Its functions run in read transactions, on any thread."""
 
-    def __init__(self, presenting: Presenting, sight: Sight) -> None:
+    def __init__(self, presenting: Presenting, sight: Seeing) -> None:
         self._presenting = presenting
         self._sight = sight
 

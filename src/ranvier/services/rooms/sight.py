@@ -8,7 +8,7 @@ of the two is touched by a redaction), so it is kept in memory by event number.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from threading import Lock
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -115,6 +115,18 @@ def find_standpoint(txn: ReadTxn, user_nid: int, room_nid: int) -> Standpoint:
         if change.previous == memberships.JOIN
     ]
     return Standpoint(now.membership, live_order(ends[-1]) if ends else NEVER_JOINED, now.is_forgotten)
+
+
+class Seeing(Protocol):
+    """Knows which events of a room somebody may see. Its functions run in read transactions, on any thread."""
+
+    def visible(
+        self, txn: ReadTxn, viewer: "Viewer", records: Collection[EventRecord]
+    ) -> dict[int, str]:
+        """Those events that the viewer may see: event_nid -> `unsigned.membership`."""
+
+    def is_world_readable(self, txn: ReadTxn, state_root: int) -> bool:
+        """Whether everybody may see what comes after a state."""
 
 
 class Sight:

@@ -67,9 +67,11 @@ class States:
     def merge(self, views: Sequence[StateView]) -> StateView:
         """These states, of which there is one at least, resolved into one.
 
-        Cost: follows what they differ in.
+        Cost: follows what they differ in, and how many different ones there are.
         """
-        conflict = self._compare(views)
+        # Branches of messages alone, however many, all have one state.
+        views = list({(view.root, frozenset(view.changes.items())): view for view in views}.values())
+        conflict = self._compare(views) if len(views) > 1 else {}
         if not conflict:
             return views[0]
         graph = StoredAuthGraph(self._txn, self._interner, self._room, self._read_pdu)

@@ -4,16 +4,25 @@ How a message goes in: docs/adr/0002-main-job.md. Between finding the room and q
 await: what is built on a head will follow it.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
 from ranvier.core.auth.check import check_state_dependent
+from ranvier.core.auth.numbering import numbering_of
 from ranvier.core.auth.power import may_redact
 from ranvier.core.auth.select import auth_keys_for
 from ranvier.core.canonical_json import JsonObject, encode, parse_object
-from ranvier.core.errors import AuthRejected, Forbidden, MatrixError, NotFound, ServerFault
+from ranvier.core.errors import (
+    AuthRejected,
+    BadJsonValue,
+    Forbidden,
+    MatrixError,
+    NotFound,
+    ServerFault,
+)
 from ranvier.core.events.build import EventTemplate, Placement, build_event
 from ranvier.core.events.pdu import Pdu
 from ranvier.core.hashes import reference_hash
@@ -22,7 +31,8 @@ from ranvier.core.room_versions import DEFAULT_ROOM_VERSION, RoomVersion
 from ranvier.core.signing import SigningKey
 from ranvier.io.clock import Clock
 from ranvier.io.randomness import Randomness
-from ranvier.services.rooms.live import CORE_SLOTS, LiveRoom, pdu_of
+from ranvier.services.rooms.live import CORE_SLOTS, POLICY, LiveRoom, pdu_of
+from ranvier.services.rooms.merging import Merging
 from ranvier.services.rooms.writer import Also, Item, RoomWriters
 from ranvier.store.database import Conflict, Database, Integrity
 from ranvier.store.tables import events
@@ -59,13 +69,27 @@ class Author(msgspec.Struct, frozen=True):
     randomness: Randomness
 
 
+class Recommending(Protocol):
+    """Asks the policy servers of rooms."""
+
+    async def sign(self, room_id: RoomID, version: RoomVersion, pdus: Sequence[Pdu]) -> Sequence[Pdu]:
+        """The events as they may be sent. Raises: MatrixError when they may not."""
+
+
 class Timeline:
     """Builds, authorizes and appends the events of local users."""
 
-    def __init__(self, db: Database, writers: RoomWriters, author: Author) -> None:
+    def __init__(self, db: Database, writers: RoomWriters, merging: Merging, author: Author) -> None:
         self._db = db
         self._writers = writers
+        self._merging = merging
         self._author = author
+        self._policies: Recommending | None = None
+        self._turns: dict[RoomID, asyncio.Lock] = {}
+
+    def heed(self, policies: Recommending) -> None:
+        """From now on, ask the policy servers of rooms that have one before anything is sent there."""
+        self._policies = policies
 
     async def send(
         self,
@@ -82,15 +106,34 @@ class Timeline:
 
         Raises: Forbidden (the room is not known here); AuthRejected; BadEvent, TooLarge, BadJson for content
         that no event may have; NotFound (a redaction of an unknown event); what `check` raises; Integrity
-        when a draft has a transaction, which may have been used before.
+        when a draft has a transaction, which may have been used before; in a room with a policy server what
+        `Recommending.sign` raises.
         """
+        room = await self._ready(room_id, ())
+        if room.state(*POLICY) is None or self._policies is None:
+            return await self._send(room_id, drafts, check, needs)
+        # While the policy server thinks, nobody else of here moves the head under what it thinks about.
+        turn = self._turns.setdefault(room_id, asyncio.Lock())
+        try:
+            async with turn:
+                return await self._send(room_id, drafts, check, needs)
+        finally:
+            if not turn.locked():
+                self._turns.pop(room_id, None)
+
+    async def _send(
+        self, room_id: RoomID, drafts: Sequence[Draft], check: Check | None, needs: Collection[StateKey]
+    ) -> list[EventID]:
         for _ in range(MAX_ATTEMPTS):
             targets = await self._read_targets(drafts)
             room = await self._ready(room_id, {*needs, *_needed_slots(drafts)})
+            heads = room.heads
+            is_judged = room.state(*POLICY) is not None and self._policies is not None
+            pending = room.fork() if is_judged or room.is_wide or len(drafts) > 1 else room
             try:
                 if check is not None:
                     check(room)
-                event_ids, items = self._build_all(room, drafts, targets)
+                event_ids, items = self._build_all(pending, drafts, targets)
             except (AuthRejected, MatrixError):
                 # What says no may be older than what the database has.
                 if await self._writers.is_current(room):
@@ -98,8 +141,12 @@ class Timeline:
                 continue
             if not items:
                 return event_ids
+            if is_judged:
+                items = await self._signed_by_policy(room, items)
+                if room.is_stale or room.heads is not heads:
+                    continue  # the room moved on meanwhile
             try:
-                await self._writers.append(room, items)
+                await self._append(room, pending, items)
             except Conflict:
                 continue
             except Integrity:
@@ -110,19 +157,31 @@ class Timeline:
             return event_ids
         raise ServerFault("the room changes too fast")
 
+    async def _append(self, room: LiveRoom, pending: LiveRoom, items: Sequence[Item]) -> None:
+        """Append what was built on `room`, or on its fork. Raises: Conflict; Integrity; Forbidden."""
+        if room.is_wide:
+            return await self._merging.append(room, items)
+        if pending is not room:
+            room.join(pending)
+        await self._writers.append(room, items)
+
     async def build(self, room_id: RoomID, draft: Draft) -> tuple[Pdu, RoomVersion]:
         """The signed event that `draft` would become now, allowed by the room but not appended to it: for an
         invite, which the invited user's server is to sign first.
 
-        Raises: Forbidden, AuthRejected, and what building raises.
+        Raises: Forbidden, AuthRejected, and what building raises; what `Recommending.sign` raises.
         """
         for _ in range(MAX_ATTEMPTS):
             room = await self._ready(room_id, _needed_slots([draft]))
             try:
-                return self._build(room, draft), room.version
+                pdu = self._build(room, draft)
             except AuthRejected:
                 if await self._writers.is_current(room):
                     raise
+                continue
+            if self._policies is not None:
+                (pdu,) = await self._policies.sign(room_id, room.version, (pdu,))
+            return pdu, room.version
         raise ServerFault("the room changes too fast")
 
     async def _ready(self, room_id: RoomID, slots: Collection[StateKey]) -> LiveRoom:
@@ -157,21 +216,29 @@ class Timeline:
         await self._writers.create(room, items, also)
         return room.room_id
 
+    async def _signed_by_policy(self, room: LiveRoom, items: Sequence[Item]) -> list[Item]:
+        """The same with the signatures of the room's policy server. Raises: what `Recommending.sign` raises."""
+        assert self._policies is not None
+        pdus = await self._policies.sign(room.room_id, room.version, [item.prepared.pdu for item in items])
+        return [
+            Item(msgspec.structs.replace(item.prepared, pdu=pdu), item.effect)
+            for item, pdu in zip(items, pdus, strict=True)
+        ]
+
     def _build_all(
-        self, room: LiveRoom, drafts: Sequence[Draft], targets: "_Targets"
+        self, pending: LiveRoom, drafts: Sequence[Draft], targets: "_Targets"
     ) -> tuple[list[EventID], list[Item]]:
-        """The ids of all events, and what is to be appended. The room's pending head moves on only if all is
-        allowed."""
+        """The ids of all events, and what is to be appended. With several drafts, `pending` is a fork: it moves
+        on also when the last of them is not allowed."""
         event_ids: list[EventID] = []
         items: list[Item] = []
-        pending = room if len(drafts) == 1 else room.fork()
         for draft in drafts:
             same = _find_same(pending, draft)
             if same is not None:
                 event_ids.append(same.event_id)
                 continue
             pdu = self._build(pending, draft)
-            target = None if draft.redacts is None else _find_target(pending, draft.redacts, targets)
+            target = None if draft.redacts is None else _find_target(pending, pdu, targets)
             if target is not None and not may_redact(pdu, target, pending.power):
                 raise Forbidden("You may not redact this event.")
             items.append(self._item(pending, pdu, draft, redacts_target=target is not None))
@@ -179,20 +246,23 @@ class Timeline:
             pending.advance(pdu)
             if target is not None:
                 pending.redact(target)
-        if pending is not room:
-            room.join(pending)
         return event_ids, items
 
     def _build(self, room: LiveRoom, draft: Draft) -> Pdu:
         """The signed event on the room's pending head. Raises: AuthRejected, and what building raises."""
         if draft.type == "m.room.create":
             # Nothing else stands in its way: the rules on create events look at what it cites.
-            raise AuthRejected("1.1", "a room has one create event")
+            raise BadJsonValue("A room has one create event.")
         slots = auth_keys_for(draft.type, draft.sender, draft.state_key, draft.content, room.version)
         authorizing = tuple(pdu for slot in slots if (pdu := room.state(*slot)) is not None)
         depth = max((head.depth for head in room.heads), default=0) + 1
         pdu = self._sign(draft, room.version, room.room_id, _Parents(room.heads, authorizing, depth))
-        check_state_dependent(pdu, room.state, room.version)
+        try:
+            check_state_dependent(pdu, room.state, room.version)
+        except AuthRejected as fault:
+            if fault.rule == numbering_of(room.version.auth).levels_creators:
+                raise BadJsonValue(f"This can be said by nobody: {fault.reason}.") from fault
+            raise
         return pdu
 
     def _sign(self, draft: Draft, version: RoomVersion, room_id: RoomID | None, parents: "_Parents") -> Pdu:
@@ -255,9 +325,15 @@ class _Parents(msgspec.Struct, frozen=True):
     depth: int
 
 
-def _find_target(room: LiveRoom, event_id: EventID, targets: _Targets) -> Pdu:
-    """Raises: NotFound when that is no event of the room. Asked last, so that only members learn of it."""
-    record = targets.get(event_id)
+def _find_target(room: LiveRoom, redaction: Pdu, targets: _Targets) -> Pdu | None:
+    """What a redaction names, or None if that is not here: then who may redact whatever there is may redact it for
+    those who have it, and it takes effect here when it comes.
+
+    Raises: NotFound when that is no event of the room. Asked last, so that only members learn of it.
+    """
+    record = None if redaction.redacts is None else targets.get(redaction.redacts)
+    if record is None and room.power.user_level(redaction.sender) >= room.power.redact:
+        return None
     if record is None or record.room_nid != room.nid or record.status.is_outlier:
         raise NotFound("There is no such event in this room.")
     return pdu_of(record, room.room_id, room.version)

@@ -56,7 +56,7 @@ class Upgrading:
         """
         if requester.is_suspended:
             raise UserSuspended("This account is suspended: it may not change rooms.")
-        version = get_room_version(version_name)
+        version = self._creating.choose_version(version_name)
         old = await self._db.read(_read_old, self._interner, requester, room_id)
         founder = await self._creating.founder(requester)
         drafts = build_successor_drafts(old, founder, version, additional_creators)

@@ -39,9 +39,29 @@ CREATE TABLE rooms (
     -- Position of the newest live event of the timeline, and of the newest that this server made.
     newest_position {int} NOT NULL DEFAULT 0,
     newest_local_position {int} NOT NULL DEFAULT 0,
+    -- Position of the newest event that people would call activity; 0: none yet.
+    bump_position {int} NOT NULL DEFAULT 0,
     joined_count {int} NOT NULL DEFAULT 0,
     invited_count {int} NOT NULL DEFAULT 0
 );
+
+-- Rooms that were entered with a state that lacked most of its members: docs/adr/0003-federation.md.
+CREATE TABLE partial_rooms (
+    room_nid {int} PRIMARY KEY REFERENCES rooms(room_nid),
+    join_nid {int} NOT NULL, -- the event by which this server entered
+    -- Those that were in the room then, as it was told: a JSON array of server_nids. While the state is not whole,
+    -- each has one place more in room_servers than is known of its users.
+    servers {text} NOT NULL,
+    whole_position {int} NOT NULL -- where the state became whole; 0: it is not yet
+);
+CREATE INDEX partial_rooms_by_position ON partial_rooms (whole_position);
+
+-- Events in such a room that are to be decided again: what is known of the state before them is not whole.
+CREATE TABLE partial_events (
+    room_nid {int} NOT NULL,
+    event_nid {int} NOT NULL,
+    PRIMARY KEY (room_nid, event_nid)
+) {without_rowid};
 
 -- What lists of rooms show and filter by; derived from the state by the owner of rooms, one row per room.
 CREATE TABLE room_summaries (
@@ -111,6 +131,7 @@ CREATE TABLE late_events (
     position {int} PRIMARY KEY,
     event_nid {int} NOT NULL
 );
+CREATE INDEX late_events_by_event ON late_events (event_nid);
 
 -- Which redaction names which event, whether or not it may take effect.
 CREATE TABLE redactions (
@@ -118,6 +139,7 @@ CREATE TABLE redactions (
     redaction_nid {int} NOT NULL,
     PRIMARY KEY (target_event_id, redaction_nid)
 ) {without_rowid};
+CREATE INDEX redactions_by_redaction ON redactions (redaction_nid);
 
 CREATE TABLE redacted_originals (
     event_nid {int} PRIMARY KEY, -- events.json still holds what was redacted
@@ -214,6 +236,10 @@ CREATE TABLE membership_changes (
     previous {text} NOT NULL, -- the membership before, 'leave' if there was none
     PRIMARY KEY (user_nid, position, room_nid)
 ) {without_rowid};
+CREATE INDEX membership_changes_by_position ON membership_changes (position);
+-- Who came into a room: its servers have to hear of the user's devices.
+CREATE INDEX membership_changes_joins ON membership_changes (position)
+    WHERE membership = 'join' AND previous <> 'join';
 
 -- What an invited or knocking user may see of a room that this server is not in: a JSON array of stripped events.
 CREATE TABLE stripped_states (

@@ -21,6 +21,14 @@ CREATE TABLE destinations (
 );
 CREATE INDEX destinations_retry ON destinations (retry_at_ms) WHERE failing_since_ms IS NOT NULL;
 
+-- Which process sends to a server; used where several processes share the database.
+CREATE TABLE destination_leases (
+    server_nid {int} PRIMARY KEY REFERENCES servers(server_nid),
+    owner {text} NOT NULL,
+    until_ms {int} NOT NULL
+);
+CREATE INDEX destination_leases_by_owner ON destination_leases (owner);
+
 -- EDUs that must not be lost: the content once, and a row for each server that it has not reached.
 CREATE TABLE outbox_edus (
     position {int} PRIMARY KEY,

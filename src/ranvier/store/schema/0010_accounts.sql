@@ -10,8 +10,10 @@ CREATE TABLE accounts (
     deactivated_ms {int}, -- null: not deactivated
     is_erased {bool} NOT NULL DEFAULT 0,
     is_locked {bool} NOT NULL DEFAULT 0,
-    is_suspended {bool} NOT NULL DEFAULT 0
+    is_suspended {bool} NOT NULL DEFAULT 0,
+    user_type {text} -- what administrators file the account under; null: nothing
 );
+CREATE INDEX accounts_by_appservice ON accounts (appservice_id) WHERE appservice_id IS NOT NULL;
 
 CREATE TABLE external_ids (
     provider {text} NOT NULL,

@@ -4,12 +4,14 @@ Table: aliases. Owner: services.rooms. Growth: one row an alias.
 Index -> query: primary key -> what an alias names; room -> the aliases of a room.
 """
 
+from collections.abc import Collection
 from typing import Final
 
 import msgspec
 
 from ranvier.core.identifiers import RoomAlias
 from ranvier.store.database import ReadTxn, WriteTxn
+from ranvier.store.tables.batches import in_batches
 
 
 class Alias(msgspec.Struct, frozen=True):
@@ -28,6 +30,7 @@ _OF_ROOM: Final = """
     SELECT alias, room_nid, creator_user_nid FROM aliases WHERE room_nid = :room_nid
     ORDER BY created_ms, alias
 """
+_OF_ROOMS: Final = "SELECT room_nid, alias FROM aliases WHERE room_nid IN (:room_nids[])"
 _DELETE: Final = "DELETE FROM aliases WHERE alias = :alias"
 _MOVE: Final = "UPDATE aliases SET room_nid = :to_room_nid WHERE room_nid = :room_nid"
 
@@ -48,6 +51,15 @@ def find_alias(txn: ReadTxn, alias: RoomAlias) -> Alias | None:
 def list_aliases(txn: ReadTxn, room_nid: int) -> list[Alias]:
     """The aliases of a room, the oldest first."""
     return [Alias(*row) for row in txn.all(_OF_ROOM, room_nid=room_nid)]
+
+
+def list_aliases_of_rooms(txn: ReadTxn, room_nids: Collection[int]) -> list[tuple[int, RoomAlias]]:
+    """(room_nid, alias) of all aliases of these rooms."""
+    return [
+        (room_nid, alias)
+        for batch in in_batches(list(room_nids))
+        for room_nid, alias in txn.all(_OF_ROOMS, room_nids=batch)
+    ]
 
 
 def delete_alias(txn: WriteTxn, alias: RoomAlias) -> bool:

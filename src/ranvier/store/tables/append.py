@@ -13,9 +13,17 @@ from typing import Final
 import msgspec
 
 from ranvier.core.errors import BadIdentifier
-from ranvier.core.identifiers import EventID, StateKey, UserID, parse_user_id
+from ranvier.core.identifiers import StateKey, UserID, parse_user_id
 from ranvier.store.database import Conflict, Kind, WriteTxn
-from ranvier.store.tables import client_transactions, edges, memberships, redactions, relations, state
+from ranvier.store.tables import (
+    client_transactions,
+    edges,
+    memberships,
+    partial_rooms,
+    redactions,
+    relations,
+    state,
+)
 from ranvier.store.tables.interned import (
     Interned,
     Interner,
@@ -37,7 +45,17 @@ from ranvier.store.tables.state_nodes import NodeCache, PendingNodes
 _MEMBER: Final = "m.room.member"
 _MAX_INT: Final = 2**63 - 1
 
-_HEAD: Final = "SELECT revision, extremities, state_root FROM rooms WHERE room_nid = :room_nid {for_update}"
+# Spec: MSC4186, `bump_stamp`; the last two are what clients of today write for polls and beacons.
+_BUMPS: Final = frozenset(
+    (
+        *("m.room.create", "m.room.message", "m.room.encrypted", "m.sticker", "m.call.invite"),
+        *("m.poll.start", "m.beacon_info", "org.matrix.msc3381.poll.start", "org.matrix.msc3672.beacon_info"),
+    )
+)
+
+_HEAD: Final = """
+    SELECT revision, extremities, state_root, is_partial FROM rooms WHERE room_nid = :room_nid {for_update}
+"""
 _INSERT_EVENT: Final = """
     INSERT INTO events (event_nid, event_id, room_nid, room_order, status, type, sender_nid, state_key_nid,
         state_root, auth_depth, depth, origin_server_ts, is_local, contains_url, redacted_by, json)
@@ -58,6 +76,7 @@ _UPDATE_HEAD: Final = """
     UPDATE rooms SET revision = :new_revision, extremities = :extremities, state_root = :state_root,
         newest_position = {greatest}(newest_position, :newest_position),
         newest_local_position = {greatest}(newest_local_position, :newest_local_position),
+        bump_position = {greatest}(bump_position, :bump_position),
         joined_count = joined_count + :joined_delta, invited_count = invited_count + :invited_delta
     WHERE room_nid = :room_nid AND revision = :revision
 """
@@ -67,6 +86,7 @@ class _Head(msgspec.Struct, frozen=True):
     revision: int
     extremities: tuple[int, ...]
     state_root: int
+    is_partial: bool
 
 
 def append(txn: WriteTxn, interner: Interner, cache: NodeCache, batch: Batch) -> Appended:
@@ -88,10 +108,12 @@ def append(txn: WriteTxn, interner: Interner, cache: NodeCache, batch: Batch) ->
     placed = place_events(context, now)
     _write_events(context, placed)
     news = [one for one in placed if one.is_news]
-    cited = _write_edges(context, news)
+    _write_edges(context, news)
     _write_consequences(context, news)
+    if head.is_partial:
+        _mark_partial(context, news)
     applied = _apply_state(context, now, news)
-    extremities = _next_extremities(context, head, news, cited)
+    extremities = _next_extremities(context, head, news)
     revision = _write_head(context, head, now.root, extremities, news, applied)
     return Appended(
         tuple(one.event_nid for one in placed),
@@ -113,13 +135,15 @@ def _read_head(txn: WriteTxn, batch: Batch) -> _Head:
     row = txn.first(_HEAD, room_nid=batch.room_nid)
     if row is None:
         raise LookupError(f"no room has the number {batch.room_nid}")
-    revision, extremities, state_root = row
+    revision, extremities, state_root, is_partial = row
     if batch.revision is None:
-        if batch.replace_state is not None or any(e.outcome is Outcome.ACCEPTED for e in batch.events):
+        if batch.replace_state is not None or any(
+            e.outcome is Outcome.ACCEPTED or e.behind for e in batch.events
+        ):
             raise ValueError("what changes the head of a room must name the revision it was built on")
     elif batch.revision != revision:
         raise Conflict(f"room {batch.room_nid} is at revision {revision}, not {batch.revision}")
-    return _Head(revision, decode_extremities(extremities), state_root)
+    return _Head(revision, decode_extremities(extremities), state_root, is_partial == 1)
 
 
 def _write_events(context: Context, placed: Sequence[Placed]) -> None:
@@ -167,8 +191,8 @@ def _clamp(number: int) -> int:
     return max(-_MAX_INT, min(number, _MAX_INT))
 
 
-def _write_edges(context: Context, news: Sequence[Placed]) -> set[EventID]:
-    """Auth edges and gaps. Returns those events of the batch that the timeline was citing already."""
+def _write_edges(context: Context, news: Sequence[Placed]) -> None:
+    """Auth edges and gaps."""
     known, room_nid = context.known, context.batch.room_nid
     # Entering a room by federation: what our event cites is not here, and nothing else is a head.
     is_entrance = context.batch.replace_state is not None
@@ -187,7 +211,8 @@ def _write_edges(context: Context, news: Sequence[Placed]) -> set[EventID]:
         for one in news
         if not one.prepared.is_local and not STATUS[one.prepared.outcome].is_outlier
     ]
-    cited = edges.close_gaps(context.txn, arrived) if arrived else set()
+    if arrived:
+        edges.close_gaps(context.txn, arrived)
     edges.insert_gaps(
         context.txn,
         room_nid,
@@ -199,7 +224,6 @@ def _write_edges(context: Context, news: Sequence[Placed]) -> set[EventID]:
             if prev_id not in known or known[prev_id].status.is_outlier
         ],
     )
-    return cited
 
 
 def _write_consequences(context: Context, news: Sequence[Placed]) -> None:
@@ -224,6 +248,19 @@ def _write_consequences(context: Context, news: Sequence[Placed]) -> None:
             client_transactions.insert_transaction(txn, event.transaction, one.event_nid, batch.now_ms)
         if event.stripped_state is not None:
             txn.execute(_INSERT_STRIPPED, event_nid=one.event_nid, json=event.stripped_state)
+
+
+def _mark_partial(context: Context, news: Sequence[Placed]) -> None:
+    """What was decided on a state that lacks its members is decided again."""
+    partial_rooms.insert_events(
+        context.txn,
+        context.batch.room_nid,
+        [
+            one.event_nid
+            for one in news
+            if one.state_root is not None and one.prepared.outcome is not Outcome.BACKFILLED
+        ],
+    )
 
 
 def _apply_state(context: Context, now: StateNow, news: Sequence[Placed]) -> memberships.Applied:
@@ -287,20 +324,21 @@ def _membership(content: Mapping[str, object]) -> str:
     return memberships.parse_membership(content.get("membership"))
 
 
-def _next_extremities(
-    context: Context, head: _Head, news: Sequence[Placed], cited: set[EventID]
-) -> tuple[int, ...]:
-    """Spec: server-server API, "PDUs": the events that no other event of the timeline cites."""
+def _next_extremities(context: Context, head: _Head, news: Sequence[Placed]) -> tuple[int, ...]:
+    """Spec: server-server API, "PDUs": the events that no other event of the timeline has behind it."""
+    if context.batch.replace_extremities is not None:
+        return tuple(sorted(context.batch.replace_extremities))
     extremities = set(head.extremities)
     for one in news:
-        if one.prepared.outcome is not Outcome.ACCEPTED:
-            continue
-        if is_on_head(one.prepared):
+        event = one.prepared
+        is_accepted = event.outcome is Outcome.ACCEPTED
+        if is_on_head(event):
             extremities.clear()
-        else:
-            prevs = (context.known.get(event_id) for event_id in one.prepared.pdu.prev_events)
-            extremities.difference_update(prev.event_nid for prev in prevs if prev is not None)
-        if one.prepared.pdu.event_id not in cited:
+        elif is_accepted or event.behind:
+            behind = (*event.pdu.prev_events, *event.behind) if is_accepted else event.behind
+            found = (context.known.get(event_id) for event_id in behind)
+            extremities.difference_update(prev.event_nid for prev in found if prev is not None)
+        if is_accepted and not event.is_behind:
             extremities.add(one.event_nid)
     return tuple(sorted(extremities))
 
@@ -316,8 +354,8 @@ def _write_head(
     """Move the head on and tell who waits. Returns its revision."""
     txn, batch = context.txn, context.batch
     live = [one for one in news if one.prepared.outcome is Outcome.ACCEPTED]
-    moves = bool(live) or state_root != head.state_root
-    if any(one.room_order is not None for one in news):
+    moves = bool(live) or state_root != head.state_root or extremities != head.extremities
+    if batch.replace_state is not None or any(one.room_order is not None for one in news):
         txn.hint(Kind.ROOM, batch.room_nid)
     if not (moves or applied.joined_delta or applied.invited_delta):
         return head.revision
@@ -334,6 +372,7 @@ def _write_head(
         newest_local_position=max(
             (one.position for one in live if one.prepared.is_local or one.prepared.is_relayed), default=0
         ),
+        bump_position=max((one.position for one in live if one.prepared.pdu.type in _BUMPS), default=0),
         joined_delta=applied.joined_delta,
         invited_delta=applied.invited_delta,
     )

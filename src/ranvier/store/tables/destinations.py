@@ -26,6 +26,9 @@ _COLUMNS: Final = (
     "server_nid, sent_position, failing_since_ms, retry_at_ms, retry_interval_ms, last_success_ms"
 )
 _LIST: Final = f"SELECT {_COLUMNS} FROM destinations WHERE server_nid IN (:nids[])"  # noqa: S608
+_FAILING: Final = """
+    SELECT server_nid FROM destinations WHERE server_nid IN (:nids[]) AND failing_since_ms IS NOT NULL
+"""
 _DUE: Final = f"""
     SELECT {_COLUMNS} FROM destinations
     WHERE failing_since_ms IS NOT NULL AND retry_at_ms <= :now_ms ORDER BY retry_at_ms LIMIT :limit
@@ -74,6 +77,11 @@ def list_destinations(txn: ReadTxn, server_nids: Collection[int]) -> dict[int, D
         for batch in in_batches(list(server_nids))
         for row in txn.all(_LIST, nids=batch)
     }
+
+
+def list_failing(txn: ReadTxn, server_nids: Collection[int]) -> set[int]:
+    """Those of the servers that did not answer when they were last asked."""
+    return {nid for batch in in_batches(list(server_nids)) for (nid,) in txn.all(_FAILING, nids=batch)}
 
 
 def list_due(txn: ReadTxn, now_ms: int, limit: int) -> list[Destination]:

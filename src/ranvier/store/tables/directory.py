@@ -36,6 +36,7 @@ class DirectoryQuery(msgspec.Struct, frozen=True, kw_only=True):
     """What rooms to show. Spec: client-server API, `POST /publicRooms`."""
 
     networks: tuple[str, ...] | None = (OWN_NETWORK,)  # None: all
+    versions: tuple[str, ...] | None = None  # of rooms; None: any
     text: str | None = None  # in name, topic or alias, whatever the case
     room_types: tuple[str | None, ...] | None = None  # None among them: rooms without a type
     after: DirectoryPlace | None = None  # go on from here …
@@ -63,6 +64,7 @@ _TEXT: Final = """
 _TYPES: Final = """
     AND (s.room_type IN (:room_types[]) OR (s.room_type IS NULL AND :with_untyped = 1))
 """
+_VERSIONS: Final = " AND r.version IN (:versions[])"
 _AFTER: Final = """
     AND (r.joined_count < :joined_count OR (r.joined_count = :joined_count AND r.room_nid > :room_nid))
 """
@@ -122,6 +124,9 @@ def _conditions(query: DirectoryQuery) -> tuple[str, dict[str, object]]:
         parts.append(_TYPES)
         params["room_types"] = [type_ for type_ in query.room_types if type_ is not None]
         params["with_untyped"] = int(None in query.room_types)
+    if query.versions is not None:
+        parts.append(_VERSIONS)
+        params["versions"] = query.versions
     if query.after is not None:
         parts.append(_BEFORE if query.backwards else _AFTER)
         params["joined_count"] = query.after.joined_count

@@ -45,7 +45,9 @@ _INSERT_GAP: Final = """
     VALUES (:missing_event_id, :event_nid, :room_nid, :room_order)
     ON CONFLICT (missing_event_id, event_nid) DO NOTHING
 """
-_CITED: Final = "SELECT DISTINCT missing_event_id FROM gaps WHERE missing_event_id IN (:event_ids[])"
+_ABOVE: Final = """
+    SELECT missing_event_id, event_nid, room_order FROM gaps WHERE missing_event_id IN (:event_ids[])
+"""
 _CLOSE: Final = "DELETE FROM gaps WHERE missing_event_id IN (:event_ids[])"
 _GAPS_BELOW: Final = """
     SELECT missing_event_id, event_nid, room_order FROM gaps
@@ -103,14 +105,15 @@ def insert_gaps(txn: WriteTxn, room_nid: int, gaps: Iterable[Gap]) -> None:
         txn.execute_many(_INSERT_GAP, rows)
 
 
-def close_gaps(txn: WriteTxn, event_ids: Sequence[EventID]) -> set[EventID]:
-    """These events have come. Returns those that an event of the timeline cites. Called by `append` alone."""
-    cited: set[EventID] = set()
+def close_gaps(txn: WriteTxn, event_ids: Sequence[EventID]) -> None:
+    """These events have come. Called by `append` alone."""
     for batch in in_batches(event_ids):
-        cited.update(row[0] for row in txn.all(_CITED, event_ids=batch))
-    for batch in in_batches(list(cited)):
         txn.execute(_CLOSE, event_ids=batch)
-    return cited
+
+
+def list_gaps_above(txn: ReadTxn, event_ids: Collection[EventID]) -> list[Gap]:
+    """Where events of the timeline cite these, which were missing."""
+    return [Gap(*row) for batch in in_batches(list(event_ids)) for row in txn.all(_ABOVE, event_ids=batch)]
 
 
 def list_gaps_below(txn: ReadTxn, room_nid: int, upto: int, limit: int) -> list[Gap]:

@@ -89,6 +89,8 @@ _LATE_AFTER: Final = f"""
     WHERE l.position > :after AND l.position <= :upto ORDER BY l.position LIMIT :limit
 """  # noqa: S608
 
+_OTHER_TYPES: Final = "SELECT event_nid FROM events WHERE event_nid IN (:nids[]) AND type <> :type"
+
 
 def record_of(row: Row) -> EventRecord:
     """The record of a row of COLUMNS."""
@@ -172,6 +174,15 @@ def list_event_ids(txn: ReadTxn, event_nids: Collection[int]) -> dict[int, Event
     """The ids of events by number."""
     nids = list(event_nids)
     return {nid: event_id for batch in in_batches(nids) for nid, event_id in txn.all(_IDS, nids=batch)}
+
+
+def list_of_other_types(txn: ReadTxn, event_nids: Collection[int], event_type: str) -> list[int]:
+    """Those of the events that are not of a type. Cost: 1 query per 4,096 events."""
+    return [
+        row[0]
+        for batch in in_batches(list(event_nids))
+        for row in txn.all(_OTHER_TYPES, nids=batch, type=event_type)
+    ]
 
 
 def list_live_events(txn: ReadTxn, after: int, upto: int, limit: int) -> Sequence[tuple[int, EventRecord]]:

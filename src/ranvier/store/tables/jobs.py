@@ -22,6 +22,15 @@ class Job(msgspec.Struct, frozen=True):
     attempts: int  # this one included
 
 
+class WaitingJob(msgspec.Struct, frozen=True):
+    job_nid: int
+    kind: str
+    key: str
+    run_ms: int
+    is_leased: bool
+    last_error: str | None
+
+
 _ENQUEUE: Final = """
     INSERT INTO jobs (job_nid, kind, dedupe_key, payload, run_ms)
     VALUES (:job_nid, :kind, :key, :payload, :run_ms)
@@ -39,6 +48,10 @@ _LEASE: Final = """
 _COMPLETE: Final = "DELETE FROM jobs WHERE job_nid = :job_nid"
 _POSTPONE: Final = """
     UPDATE jobs SET lease = NULL, run_ms = :run_ms, last_error = :error WHERE job_nid = :job_nid
+"""
+_WAITING: Final = """
+    SELECT job_nid, kind, dedupe_key, run_ms, CASE WHEN lease IS NULL THEN 0 ELSE 1 END, last_error
+    FROM jobs ORDER BY job_nid LIMIT :limit
 """
 _NEXT: Final = "SELECT MIN(run_ms) FROM jobs WHERE kind = :kind"
 
@@ -72,3 +85,11 @@ def find_next_run_ms(txn: ReadTxn, kind: str) -> int | None:
     """When the next job of a kind is due (or the next lease ends), or None without any."""
     value: int | None = txn.value(_NEXT, kind=kind)
     return value
+
+
+def list_waiting_jobs(txn: ReadTxn, limit: int) -> list[WaitingJob]:
+    """Jobs of all kinds, the oldest first, for administrators."""
+    return [
+        WaitingJob(nid, kind, key, run_ms, bool(leased), error)
+        for nid, kind, key, run_ms, leased, error in txn.all(_WAITING, limit=limit)
+    ]

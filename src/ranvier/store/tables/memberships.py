@@ -15,7 +15,9 @@ from typing import Any, Final
 import msgspec
 
 from ranvier.core.identifiers import RoomID, ServerName, UserID, server_of
+from ranvier.core.room_versions import get_room_version
 from ranvier.store.database import Kind, ReadTxn, WriteTxn
+from ranvier.store.tables import device_lists
 from ranvier.store.tables.batches import in_batches
 from ranvier.store.tables.interned import Interner, intern_servers, intern_users
 from ranvier.store.tables.notifications import start_counting, stop_counting
@@ -78,6 +80,7 @@ class _MemberEvent(msgspec.Struct):
 
 
 _COLUMNS: Final = "room_nid, user_nid, membership, event_nid, position, is_forgotten"
+_VERSION: Final = "SELECT version FROM rooms WHERE room_nid = :room_nid"
 _JSON: Final = "SELECT event_nid, json FROM events WHERE event_nid IN (:nids[])"
 _OLD: Final = """
     SELECT user_nid, membership, event_nid, position, is_forgotten FROM memberships
@@ -150,6 +153,11 @@ _ROOM_CHANGES: Final = """
     SELECT room_nid, position, event_nid, membership, previous FROM membership_changes
     WHERE user_nid = :user_nid AND room_nid = :room_nid ORDER BY position
 """
+_JOINS: Final = """
+    SELECT position, user_nid, room_nid FROM membership_changes
+    WHERE position > :after AND position <= :upto AND membership = 'join' AND previous <> 'join'
+    ORDER BY position LIMIT :limit
+"""
 _STRIPPED: Final = "SELECT event_nid, json FROM stripped_states WHERE event_nid IN (:nids[])"
 _FORGET: Final = """
     UPDATE memberships SET is_forgotten = 1
@@ -166,6 +174,10 @@ _ROOMS_OF_SERVER: Final = """
 _IN_ROOM: Final = (
     "SELECT 1 FROM room_servers WHERE room_nid = :room_nid AND server_nid = :server_nid AND joined_count > 0"
 )
+_WITH_SERVER: Final = """
+    SELECT room_nid FROM room_servers WHERE room_nid IN (:room_nids[]) AND server_nid = :server_nid
+        AND joined_count > 0
+"""
 _JOINED_ROOMS_OF: Final = """
     SELECT DISTINCT room_nid FROM memberships WHERE user_nid IN (:user_nids[]) AND membership = 'join'
 """
@@ -190,6 +202,15 @@ _SHARING_LOCAL: Final = """
     SELECT DISTINCT b.user_nid FROM memberships a JOIN memberships b ON b.room_nid = a.room_nid
     WHERE a.user_nid = :user_nid AND a.membership = 'join' AND b.membership = 'join' AND b.is_local = 1
 """
+_NEW_SERVERS: Final = """
+    SELECT rs.server_nid FROM room_servers rs
+    JOIN memberships m ON m.room_nid = rs.room_nid AND m.user_nid = :user_nid AND m.membership = 'join'
+    WHERE rs.room_nid = :room_nid AND NOT EXISTS (
+        SELECT 1 FROM memberships other
+        JOIN room_servers there ON there.room_nid = other.room_nid AND there.server_nid = rs.server_nid
+        WHERE other.user_nid = :user_nid AND other.membership = 'join' AND other.room_nid <> :room_nid
+    )
+"""
 _SHARING_SERVERS: Final = """
     SELECT DISTINCT rs.server_nid FROM memberships a JOIN room_servers rs ON rs.room_nid = a.room_nid
     WHERE a.user_nid = :user_nid AND a.membership = 'join'
@@ -202,12 +223,14 @@ def apply_memberships(
     """Write what users are in the room from now on. Called by `append` alone.
 
     Effects: memberships, membership_changes, counted_rooms and a USER hint for local users, room_servers.
+    Effects: the devices of remote users with whom no room is shared any more are forgotten.
     Cost: 3 statements for each 4,096 users, one for servers that joined or left, 3 for each local user who did.
     """
     users = intern_users(txn, interner, updates.keys())
     old = _old_memberships(txn, room_nid, list(users.values()))
     rows: list[dict[str, object]] = []
     changes: list[dict[str, object]] = []
+    gone: list[int] = []
     counts: Counter[str] = Counter()
     joined_by_server: Counter[ServerName] = Counter()
     for user_id, update in updates.items():
@@ -232,6 +255,8 @@ def apply_memberships(
         counts[new] += 1
         counts[previous] -= 1
         joined_by_server[server] += (new == JOIN) - (previous == JOIN)
+        if previous == JOIN != new and not is_local:
+            gone.append(user_nid)
         if is_local and (is_news or user_nid not in old):
             changes.append({**row, "previous": previous})
             txn.hint(Kind.USER, user_nid)
@@ -241,6 +266,9 @@ def apply_memberships(
         txn.execute_many(_INSERT_CHANGE, [{key: change[key] for key in keys} for change in changes])
         _apply_counting(txn, room_nid, changes)
     servers = _apply_servers(txn, interner, room_nid, joined_by_server)
+    device_lists.forget_unshared(txn, gone)
+    if joined_by_server[interner.own_server] < 0 and not list_local_members(txn, room_nid):
+        device_lists.forget_unshared_of_room(txn, room_nid)
     return Applied(counts[JOIN], counts[INVITE], users, servers)
 
 
@@ -269,6 +297,9 @@ def _apply_servers(
     txn: WriteTxn, interner: Interner, room_nid: int, joined: Mapping[ServerName, int]
 ) -> dict[ServerName, int]:
     deltas = {server: delta for server, delta in joined.items() if delta}
+    if deltas.keys() - {interner.own_server} and not _is_federated(txn, room_nid):
+        # Users of other servers may be in the room; their servers take no part in it.
+        deltas = {server: delta for server, delta in deltas.items() if server == interner.own_server}
     if not deltas:
         return {}
     servers = intern_servers(txn, interner, deltas.keys())
@@ -282,6 +313,10 @@ def _apply_servers(
     for batch in in_batches([servers[server] for server, delta in deltas.items() if delta < 0]):
         txn.execute(_DROP_SERVERS, room_nid=room_nid, nids=batch)
     return servers
+
+
+def _is_federated(txn: ReadTxn, room_nid: int) -> bool:
+    return get_room_version(txn.value(_VERSION, room_nid=room_nid)).is_federated
 
 
 def parse_membership(value: object) -> str:
@@ -400,6 +435,11 @@ def list_membership_changes(txn: ReadTxn, user_nid: int, after: int, upto: int) 
     return [MembershipChange(*row) for row in txn.all(_CHANGES, user_nid=user_nid, after=after, upto=upto)]
 
 
+def list_local_joins(txn: ReadTxn, after: int, upto: int, limit: int) -> list[tuple[int, int, int]]:
+    """(position, user_nid, room_nid) of the joins of local users, oldest first."""
+    return [(p, user, room) for p, user, room in txn.all(_JOINS, after=after, upto=upto, limit=limit)]
+
+
 def list_room_membership_changes(txn: ReadTxn, user_nid: int, room_nid: int) -> list[MembershipChange]:
     """All that a local user ever was in one room, oldest first."""
     return [MembershipChange(*row) for row in txn.all(_ROOM_CHANGES, user_nid=user_nid, room_nid=room_nid)]
@@ -428,6 +468,15 @@ def list_servers_in_room(txn: ReadTxn, room_nid: int) -> list[tuple[int, int]]:
 
 def is_server_in_room(txn: ReadTxn, room_nid: int, server_nid: int) -> bool:
     return txn.value(_IN_ROOM, room_nid=room_nid, server_nid=server_nid) is not None
+
+
+def list_rooms_with_server(txn: ReadTxn, server_nid: int, room_nids: Collection[int]) -> set[int]:
+    """Those of the rooms that the server is in."""
+    return {
+        row[0]
+        for batch in in_batches(list(room_nids))
+        for row in txn.all(_WITH_SERVER, server_nid=server_nid, room_nids=batch)
+    }
 
 
 def list_rooms_to_catch_up(txn: ReadTxn, server_nid: int, after: int) -> list[int]:
@@ -466,6 +515,11 @@ def list_local_sharing(txn: ReadTxn, user_nid: int) -> set[int]:
 def list_servers_sharing(txn: ReadTxn, user_nid: int) -> set[int]:
     """The servers in the rooms that the user is joined to: who is told of changes of the user's devices."""
     return {row[0] for row in txn.all(_SHARING_SERVERS, user_nid=user_nid)}
+
+
+def list_new_servers(txn: ReadTxn, user_nid: int, room_nid: int) -> set[int]:
+    """The servers that share this room with the user, who is joined, and no other one."""
+    return {row[0] for row in txn.all(_NEW_SERVERS, user_nid=user_nid, room_nid=room_nid)}
 
 
 def _membership_of(row: tuple[int, int, str, int, int, int]) -> Membership:

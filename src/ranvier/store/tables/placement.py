@@ -81,6 +81,7 @@ def build_context(txn: WriteTxn, interner: Interner, nodes: PendingNodes, batch:
             or batch.replace_state is not None
         ):
             event_ids.update(pdu.prev_events)
+            event_ids.update(event.behind)
         if pdu.state_key is not None:
             slots.add((pdu.type, pdu.state_key))
             event_ids.update(pdu.auth_events)
@@ -149,7 +150,7 @@ def _place_event(
         state_root,
         None if pdu.state_key is None else _auth_depth(context, pdu),
     )
-    if event.outcome is Outcome.ACCEPTED:
+    if event.outcome is Outcome.ACCEPTED or event.changes:
         _change_state(context, now, event, position)
     return Placed(event, event_nid, position, room_order, state_root, existing is not None, True)
 

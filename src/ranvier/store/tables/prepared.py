@@ -1,6 +1,6 @@
 """What `append` takes and gives back."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum
 
 import msgspec
@@ -42,7 +42,12 @@ class PreparedEvent(msgspec.Struct, frozen=True, kw_only=True):
     state_before: int | None = None
     # ACCEPTED events: how the room's state now changes, if not just by the event's own slot: for an event on
     # one of several branches, the difference between the room's state now and the resolved one.
+    # Also of other events of the room's graph, where they put some of its extremities behind others.
     changes: StateChanges | None = None
+    # Events with `state_before`: what, besides the prev_events of an ACCEPTED one, is no extremity any more.
+    behind: Collection[EventID] = ()
+    # An ACCEPTED event that is none itself: what follows it came before it.
+    is_behind: bool = False
     # A redaction that its room's rules allow to take effect now, on the event `pdu.redacts`.
     redacts_target: bool = False
     # The redaction that was waiting for this event, and that may take effect on it.
@@ -66,6 +71,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     # Replaces the room's state before the events apply: on joining by federation, or when it is complete at
     # last. An ACCEPTED event without state_before then is the room's only head, whatever it cites.
     replace_state: int | None = None
+    # With that, where no event applies: the extremities that the room has then.
+    replace_extremities: Collection[int] | None = None
     # BACKFILLED events go right below this room_order: that of the event that cites the newest of them.
     below_order: int | None = None
 

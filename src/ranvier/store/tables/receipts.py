@@ -78,6 +78,13 @@ _TO_SEND: Final = f"""
     WHERE position > :since AND position <= :up_to AND is_local = 1 AND type = 'm.read'
     ORDER BY position LIMIT :limit
 """  # noqa: S608
+_ALL_CHANGES: Final = f"""
+    SELECT {_COLUMNS} FROM receipts
+    WHERE room_nid IN (:room_nids[]) AND position > :since AND position <= :up_to ORDER BY room_nid, position
+"""  # noqa: S608
+_ROOMS_CHANGED: Final = (
+    "SELECT DISTINCT room_nid FROM receipts WHERE position > :since AND position <= :up_to"
+)
 _OF_USER: Final = f"SELECT {_COLUMNS} FROM receipts WHERE room_nid = :room_nid AND user_nid = :user_nid"  # noqa: S608
 
 
@@ -109,7 +116,7 @@ def list_receipts(
 ) -> list[StoredReceipt]:
     """All that the viewer may see in these rooms: public ones, and the private ones that are its own."""
     return [
-        _stored(row)
+        stored_receipt(row)
         for batch in in_batches(list(room_nids))
         for row in txn.all(_LIST, room_nids=batch, viewer_nid=viewer_nid, up_to=up_to)
     ]
@@ -122,7 +129,7 @@ def list_receipt_changes(
     changed.
     """
     return [
-        _stored(row)
+        stored_receipt(row)
         for batch in in_batches(list(room_nids))
         for row in txn.all(_CHANGES, room_nids=batch, viewer_nid=viewer_nid, since=since, up_to=up_to)
     ]
@@ -133,7 +140,7 @@ def list_private_receipts(
 ) -> list[StoredReceipt]:
     """A user's private receipts that changed in (since, up_to], by room. Cost: one index seek a room."""
     return [
-        _stored(row)
+        stored_receipt(row)
         for batch in in_batches(list(room_nids))
         for row in txn.all(_PRIVATE, room_nids=batch, user_nid=user_nid, since=since, up_to=up_to)
     ]
@@ -141,15 +148,34 @@ def list_private_receipts(
 
 def list_receipts_to_send(txn: ReadTxn, since: int, up_to: int, limit: int) -> list[StoredReceipt]:
     """Public receipts of local users that changed in (since, up_to], oldest first, for other servers."""
-    return [_stored(row) for row in txn.all(_TO_SEND, since=since, up_to=up_to, limit=limit)]
+    return [stored_receipt(row) for row in txn.all(_TO_SEND, since=since, up_to=up_to, limit=limit)]
+
+
+def list_all_receipt_changes(
+    txn: ReadTxn, room_nids: Collection[int], since: int, up_to: int
+) -> list[StoredReceipt]:
+    """What changed in (since, up_to], everybody's private receipts included: the caller decides who sees them.
+    Cost: as `list_receipt_changes`.
+    """
+    return [
+        stored_receipt(row)
+        for batch in in_batches(list(room_nids))
+        for row in txn.all(_ALL_CHANGES, room_nids=batch, since=since, up_to=up_to)
+    ]
+
+
+def list_rooms_with_receipt_changes(txn: ReadTxn, since: int, up_to: int) -> list[int]:
+    """Rooms where a receipt changed in (since, up_to]. Cost: walks an index of all receipts; for a start only."""
+    return [row[0] for row in txn.all(_ROOMS_CHANGED, since=since, up_to=up_to)]
 
 
 def list_receipts_of_user(txn: ReadTxn, room_nid: int, user_nid: int) -> list[StoredReceipt]:
     """Every receipt of a user in a room, of each type and thread."""
-    return [_stored(row) for row in txn.all(_OF_USER, room_nid=room_nid, user_nid=user_nid)]
+    return [stored_receipt(row) for row in txn.all(_OF_USER, room_nid=room_nid, user_nid=user_nid)]
 
 
-def _stored(row: Row) -> StoredReceipt:
+def stored_receipt(row: Row) -> StoredReceipt:
+    """The record of a row of the columns above."""
     room_nid, user_nid, type_, thread_id, event_id, room_order, ts_ms, is_local, position = row
     receipt = Receipt(
         room_nid, user_nid, ReceiptType(type_), thread_id, event_id, room_order, ts_ms, bool(is_local)

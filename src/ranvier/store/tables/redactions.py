@@ -37,6 +37,18 @@ _ORIGINALS: Final = """
 _REPLACE_JSON: Final = (
     "UPDATE events SET json = :json WHERE event_nid = :event_nid AND redacted_by IS NOT NULL"
 )
+_LIFT_KEPT: Final = """
+    DELETE FROM redacted_originals WHERE event_nid IN (
+        SELECT e.event_nid FROM redactions r JOIN events e ON e.event_id = r.target_event_id
+        WHERE r.redaction_nid = :redaction_nid AND e.redacted_by = :redaction_nid
+    )
+"""
+_LIFT: Final = """
+    UPDATE events SET redacted_by = NULL WHERE redacted_by = :redaction_nid AND event_id IN (
+        SELECT target_event_id FROM redactions WHERE redaction_nid = :redaction_nid
+    )
+"""
+_DELETE: Final = "DELETE FROM redactions WHERE redaction_nid = :redaction_nid"
 _DROP_ORIGINAL: Final = "DELETE FROM redacted_originals WHERE event_nid = :event_nid"
 
 
@@ -64,6 +76,18 @@ def redact_event(
 def keep_original(txn: WriteTxn, event_nid: int, now_ms: int) -> None:
     """Note that a redacted event's JSON is still the original."""
     txn.execute(_KEEP_ORIGINAL, event_nid=event_nid, redacted_ms=now_ms)
+
+
+def lift_redaction(txn: WriteTxn, redaction_nid: int) -> None:
+    """What a redaction took away was not its to take. What the event related to stays away."""
+    txn.execute(_LIFT_KEPT, redaction_nid=redaction_nid)
+    txn.execute(_LIFT, redaction_nid=redaction_nid)
+
+
+def delete_redaction(txn: WriteTxn, redaction_nid: int) -> None:
+    """The redaction is none of the room's events after all."""
+    lift_redaction(txn, redaction_nid)
+    txn.execute(_DELETE, redaction_nid=redaction_nid)
 
 
 def list_redactions(txn: ReadTxn, event_ids: Collection[EventID]) -> dict[EventID, list[int]]:

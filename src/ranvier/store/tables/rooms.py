@@ -87,7 +87,13 @@ _BLOCK: Final = """
     ON CONFLICT (room_id) DO NOTHING
 """
 _UNBLOCK: Final = "DELETE FROM blocked_rooms WHERE room_id = :room_id"
-_IS_BLOCKED: Final = "SELECT 1 FROM blocked_rooms WHERE room_id = :room_id"
+_IS_BLOCKED: Final = """
+    SELECT 1 FROM blocked_rooms WHERE room_id = :room_id
+    UNION ALL
+    SELECT 1 FROM admin_tasks WHERE resource_id = :room_id AND action = 'shutdown_and_purge_room'
+        AND status IN ('scheduled', 'active')
+"""
+_BLOCKED_BY: Final = "SELECT blocked_by FROM blocked_rooms WHERE room_id = :room_id"
 
 
 def insert_room(txn: WriteTxn, room_id: RoomID, version: str) -> Room:
@@ -175,7 +181,14 @@ def unblock_room(txn: WriteTxn, room_id: RoomID) -> None:
     txn.execute(_UNBLOCK, room_id=room_id)
 
 
+def find_blocker(txn: ReadTxn, room_id: RoomID) -> str | None:
+    """The administrator who blocked the room; None: nobody did."""
+    value: str | None = txn.value(_BLOCKED_BY, room_id=room_id)
+    return value
+
+
 def is_blocked(txn: ReadTxn, room_id: RoomID) -> bool:
+    """Whether nobody of this server may enter: the room is blocked, or just being deleted."""
     return txn.value(_IS_BLOCKED, room_id=room_id) is not None
 
 

@@ -1,0 +1,124 @@
+"""What homeservers must agree on when each of them has heard everything about a room.
+
+Whether an event soft-fails is a server's own business: it depends on what came first. The state before an event
+is not: it follows from the graph alone, and so does the state now, once the extremities are the same.
+"""
+
+from typing import Any
+
+import msgspec
+
+from ranvier.core import state_map
+from ranvier.core.events.parse import parse_stored
+from ranvier.core.identifiers import EventID, RoomID, StateKey
+from ranvier.core.room_versions import get_room_version
+from ranvier.services.rooms.state_before import States, StateView
+from ranvier.store.database import ReadTxn
+from ranvier.store.tables import events, rooms
+from ranvier.store.tables.events import EventRecord, Status, record_of
+from ranvier.store.tables.interned import list_state_keys
+from ranvier.store.tables.state_nodes import SnapshotNodes
+
+from ..http.homeserver import Homeserver
+
+_PLACED = f"""
+    SELECT {events.COLUMNS} FROM events e WHERE e.room_nid = :room_nid AND e.state_root IS NOT NULL
+"""
+
+State = dict[StateKey, EventID]
+
+
+class View(msgspec.Struct, frozen=True):
+    """A room as one server has it."""
+
+    state: State
+    extremities: frozenset[EventID]
+    dangling: frozenset[EventID]  # extremities that lie behind others
+    before: dict[EventID, State]  # of each event whose place in the graph is known
+    rejected: frozenset[EventID]
+    messages: frozenset[EventID]  # soft-failed ones, too
+
+
+async def view_of(server: Homeserver, room_id: str) -> View:
+    """How a server sees a room; fails where that does not hang together."""
+    return await server.foundation.ports.db.read(_read, server, room_id)
+
+
+def _read(txn: ReadTxn, server: Homeserver, room_id: str) -> View:
+    foundation = server.foundation
+    room = rooms.find_room(txn, RoomID(room_id))
+    assert room is not None
+    records = {
+        record.event_nid: record for record in map(record_of, txn.all(_PLACED, room_nid=room.room_nid))
+    }
+
+    def named(root: int) -> State:
+        nids = state_map.to_dict(SnapshotNodes(txn, foundation.nodes), root)
+        slots = list_state_keys(txn, foundation.interner, nids)
+        ids = events.list_event_ids(txn, nids.values())
+        return {slots[slot]: ids[nid] for slot, nid in nids.items()}
+
+    states = States(txn, foundation.interner, foundation.nodes, room)
+    after = [states.after(records[nid]) for nid in room.extremities]
+    merged = states.merge([view for view in after if view is not None])
+    stray = states.difference(StateView(room.state_root), merged)
+    assert not stray, f"{server.server_name}: the state now is not that of the extremities: {stray}"
+    ids = {nid: record.event_id for nid, record in records.items()}
+    extremities = frozenset(ids[nid] for nid in room.extremities)
+    return View(
+        named(room.state_root),
+        extremities,
+        extremities & _cited(room_id, room.version, records),
+        {record.event_id: named(record.state_root or 0) for record in records.values()},
+        frozenset(one.event_id for one in records.values() if one.status is Status.REJECTED),
+        frozenset(one.event_id for one in records.values() if one.type == "m.room.message"),
+    )
+
+
+def _cited(room_id: str, version: str, records: dict[int, EventRecord]) -> set[EventID]:
+    """All that lies behind the accepted events."""
+    before = {
+        record.event_id: parse_stored(
+            record.json, record.event_id, RoomID(room_id), get_room_version(version)
+        ).prev_events
+        for record in records.values()
+    }
+    cited: set[EventID] = set()
+    waiting = [
+        parent
+        for record in records.values()
+        if record.status is Status.ACCEPTED
+        for parent in before[record.event_id]
+    ]
+    while waiting:
+        event_id = waiting.pop()
+        if event_id not in cited:
+            cited.add(event_id)
+            waiting.extend(before.get(event_id, ()))
+    return cited
+
+
+def differences(views: dict[str, View]) -> list[Any]:
+    """In what the servers do not agree, if they do not: the beginning of it."""
+    (first, one), *others = views.items()
+    found: list[Any] = [("dangling", name, view.dangling) for name, view in views.items() if view.dangling]
+    for name, other in others:
+        found.extend(
+            ("state before", event_id, first, name, _differing(one.before[event_id], other.before[event_id]))
+            for event_id in one.before.keys() & other.before.keys()
+            if one.before[event_id] != other.before[event_id]
+        )
+        found.extend(("rejected", event_id, first, name) for event_id in one.rejected ^ other.rejected)
+        if one.state != other.state:
+            found.append(("state now", first, name, _differing(one.state, other.state)))
+        if one.extremities != other.extremities:
+            found.append(("extremities", first, name, one.extremities ^ other.extremities))
+    return found
+
+
+def _differing(one: State, other: State) -> dict[StateKey, tuple[EventID | None, EventID | None]]:
+    return {
+        slot: (one.get(slot), other.get(slot))
+        for slot in one.keys() | other.keys()
+        if one.get(slot) != other.get(slot)
+    }
