@@ -1,5 +1,7 @@
 """POST /createRoom: which events a room begins with, and when there is none."""
 
+import asyncio
+
 import pytest
 
 from .client import segment
@@ -221,3 +223,9 @@ async def test_who_does_not_want_to_be_invited(alice, homeserver):
 async def test_only_accounts_create_rooms(homeserver):
     assert (await homeserver.client.post(f"{C}/createRoom", {})).errcode == "M_MISSING_TOKEN"
     assert (await homeserver.client.as_user("x").post(f"{C}/createRoom", {})).errcode == "M_UNKNOWN_TOKEN"
+
+
+async def test_the_same_room_many_times_at_once_is_many_rooms(homeserver, alice):
+    homeserver.clock.now_ms = lambda: 1_800_000_000_000  # all in one millisecond
+    rooms = await asyncio.gather(*(create(alice, name="Twin") for _ in range(8)))
+    assert len(set(rooms)) == 8

@@ -201,6 +201,18 @@ class Timeline:
 
         Raises: AuthRejected, BadEvent, TooLarge, BadJson; what `also` raises.
         """
+        for _ in range(MAX_ATTEMPTS):
+            try:
+                return await self._create(version, drafts, also)
+            except Conflict:
+                # The same room, by the same user, in the same millisecond: its name is the hash of just that.
+                earlier_ms = self._author.clock.now_ms() - self._author.randomness.below(1000)
+                first = msgspec.structs.replace(drafts[0], origin_server_ts=earlier_ms)
+                drafts = [first, *drafts[1:]]
+        raise ServerFault("the room cannot be named")
+
+    async def _create(self, version: RoomVersion, drafts: Sequence[Draft], also: Also | None) -> RoomID:
+        """Raises: Conflict when there is a room of that name; what `create` raises."""
         named_by_hash = version.auth.room_id_is_create_hash
         room_id = None if named_by_hash else self._new_room_id()
         create = self._sign(drafts[0], version, room_id, _Parents((), (), 1))

@@ -1,0 +1,103 @@
+"""Pictures are decoded elsewhere: whatever happens there, the next picture is decoded all the same."""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+
+import pytest
+from PIL import Image
+
+from ranvier.io.pictures import NoPicture, Picture, PictureProcesses, PictureTooLarge, Source
+
+
+def source(content: bytes, length: int | None = None) -> Source:
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(content), 1000):
+            yield content[start : start + 1000]
+
+    return Source(len(content) if length is None else length, chunks())
+
+
+def png(width: int = 30, height: int = 20) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (width, height)).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture
+async def pictures() -> AsyncIterator[PictureProcesses]:
+    pictures = PictureProcesses(count=2, timeout_s=20)
+    running = asyncio.create_task(pictures.run())
+    await asyncio.sleep(0)
+    yield pictures
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def check_that_it_works(pictures: PictureProcesses) -> None:
+    assert await pictures.measure(source(png())) == Picture("image/png", 30, 20)
+
+
+async def test_several_at_once(pictures: PictureProcesses) -> None:
+    sizes = [(number + 1, 9) for number in range(6)]
+    found = await asyncio.gather(*(pictures.measure(source(png(*size))) for size in sizes))
+    assert [(picture.width, picture.height) for picture in found] == sizes
+
+
+async def test_a_process_that_takes_too_long_is_killed(pictures: PictureProcesses) -> None:
+    await check_that_it_works(pictures)
+    pictures._timeout_s = 0.1
+    with pytest.raises(PictureTooLarge):
+        await pictures.measure(source(png(), length=10_000_000))  # it waits for the rest
+    pictures._timeout_s = 20
+    await check_that_it_works(pictures)
+
+
+async def test_a_process_that_dies_while_idle_is_replaced(pictures: PictureProcesses) -> None:
+    await check_that_it_works(pictures)
+    [worker] = pictures._idle
+    worker._process.kill()
+    await worker._process.wait()
+    await check_that_it_works(pictures)
+
+
+async def test_a_process_that_dies_at_work_takes_only_its_picture_along(pictures: PictureProcesses) -> None:
+    await check_that_it_works(pictures)
+    [worker] = pictures._idle
+
+    async def deadly() -> AsyncIterator[bytes]:
+        yield b"x"
+        worker._process.kill()
+        await worker._process.wait()
+        yield b"x"
+
+    with pytest.raises(NoPicture):
+        await pictures.measure(Source(10_000_000, deadly()))
+    await check_that_it_works(pictures)
+
+
+async def test_a_source_that_breaks_off_does_not_leave_a_process_in_the_middle(
+    pictures: PictureProcesses,
+) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"x"
+        raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        await pictures.measure(Source(100, broken()))
+    await check_that_it_works(pictures)
+
+
+async def test_memory_has_a_bound(pictures: PictureProcesses) -> None:
+    """Both are small as files; the second one is too much when it is decoded."""
+    out = io.BytesIO()
+    Image.new("L", (7900, 7900)).save(out, "PNG")
+    picture, encoded = await pictures.make_thumbnail(
+        source(out.getvalue()), (10, 10), crop=True, animated=False
+    )
+    assert (picture.width, len(encoded) > 0) == (10, True)
+    out = io.BytesIO()
+    Image.new("1", (22_000, 22_000)).save(out, "PNG")
+    with pytest.raises(PictureTooLarge):
+        await pictures.make_thumbnail(source(out.getvalue()), (10, 10), crop=True, animated=False)
+    await check_that_it_works(pictures)
