@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test env lint format faults bench conformance lock help
+.PHONY: run test env lint format faults soak bench conformance lock help
 .DEFAULT_GOAL := help
 
 help:            ## This list
@@ -42,6 +42,9 @@ format: env      ## Let ruff mend what it can
 faults: env       ## Full and slow disks, databases and networks that go away, clients by the thousand
 	@scripts/with-postgres true
 	@$(BIN)/pytest --numprocesses 0 tests/faults tests/crash $(ARGS)
+
+soak: env         ## Ordinary life for MINUTES (60): memory, files, database and answers stay level
+	@SOAK_MINUTES=$(or $(MINUTES),60) $(BIN)/pytest --numprocesses 0 --log-cli-level INFO tests/faults/test_soak.py
 
 bench: env .venv-synapse/ready ## The benchmarks; prints a table
 	@scripts/with-postgres $(BIN)/python -m bench $(ARGS)
