@@ -1,5 +1,7 @@
 """Presence: what is set, what syncing shows, and who may see it."""
 
+import asyncio
+
 import pytest
 
 from ranvier.io.clock import VirtualClock
@@ -8,7 +10,8 @@ from ranvier.services.requester import Requester
 from ranvier.store.tables.presence import PresenceState, list_presence
 
 from .client import segment
-from .homeserver import Homeserver, User
+from .homeserver import Homeserver, User, eventually
+from .rooms import C, create, say
 from .scripted_room import Room
 
 
@@ -103,3 +106,22 @@ async def test_a_device_may_stay_hidden(homeserver, alice):
         assert await device.stored() is PresenceState.UNAVAILABLE
         with device.tracker.syncing(device.requester, PresenceState.OFFLINE):
             assert await device.stored() is PresenceState.UNAVAILABLE
+
+
+async def test_who_says_something_is_not_idle(homeserver, alice):
+    room = await create(alice)
+    since = (await alice.get(f"{C}/sync", timeout=0)).json["next_batch"]
+    waiting = asyncio.create_task(alice.get(f"{C}/sync", since=since, timeout=60_000))
+
+    async def shown() -> str:
+        return (await alice.get(path(alice.user_id))).json["presence"]
+
+    async def is_online() -> bool:
+        return await shown() == "online"
+
+    await eventually(is_online)
+    homeserver.clock.ahead_ms += 6 * 60 * 1000
+    assert await shown() == "unavailable"
+    await say(alice, room, "still here")
+    assert await shown() == "online"
+    waiting.cancel()

@@ -2,6 +2,8 @@
 
 from ranvier.app.config import SupportConfig
 
+from .homeserver import PASSWORD
+
 SUPPORT = "/.well-known/matrix/support"
 
 
@@ -23,3 +25,18 @@ async def test_who_is_configured_is_named(start_homeserver):
         ],
         "support_page": "https://example.org/help",
     }
+
+
+async def test_clients_are_told_where_the_server_is(start_homeserver):
+    homeserver = await start_homeserver(public_base_url="https://matrix.example.org/")
+    told = {"m.homeserver": {"base_url": "https://matrix.example.org/"}}
+    assert (await homeserver.client.get("/.well-known/matrix/client")).json == told
+    await homeserver.register("alice")
+    body = {
+        "type": "m.login.password",
+        "identifier": {"type": "m.id.user", "user": "alice"},
+        "password": PASSWORD,
+    }
+    answer = await homeserver.client.post("/_matrix/client/v3/login", body)
+    assert answer.json["well_known"] == told
+    assert (await homeserver.user(answer.json).get("/_matrix/client/v3/account/whoami")).status == 200

@@ -70,7 +70,7 @@ class Process:
         author = Author(HERE, SigningKey(b"k" * 32, "a"), clock, seeded_randomness(seed))
         merging = Merging(self.interner, NodeCache(), writers, clock)
         self.timeline = Timeline(self.db, writers, merging, author)
-        self.sending = Sending(self.db, self.live, self.timeline)
+        self.sending = Sending(self.db, self.live, self.timeline, lambda _requester: None)
 
     async def create(self, version=V11, *more: Draft) -> RoomID:
         creator = {"creator": ALICE} if version.auth.creator_in_content else {}

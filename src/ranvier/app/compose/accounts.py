@@ -26,7 +26,6 @@ from ranvier.http.client.registration import Registration as RegistrationEndpoin
 from ranvier.http.client.registration_tokens import RegistrationTokenEndpoints
 from ranvier.http.client.shared_secret import SharedSecret
 from ranvier.http.client.tags import Tags
-from ranvier.http.client.voip import Voip
 from ranvier.http.client.whoami import Whoami
 from ranvier.services.accounts.account_data import AccountDataStore
 from ranvier.services.accounts.creation import AccountCreation
@@ -108,10 +107,11 @@ def compose_accounts(
             OpenIdEndpoints(OpenId(ports.config.name, ports.db, ports.clock, ports.randomness)),
             Admin(Moderation(ports.config.name, ports.db), partial(look_up_whois, ports.db)),
             Capabilities(
-                get_room_version(ports.config.rooms.default_version), _unstable_versions(ports.config)
+                get_room_version(ports.config.rooms.default_version),
+                _unstable_versions(ports.config),
+                _unstable_capabilities(ports.config),
             ),
             Fallback(ports.config.name, accounts.uia),
-            Voip(),
         ],
         workers=[accounts.last_seen, Sweeper(ports.db, ports.clock)],
     )
@@ -122,7 +122,9 @@ def _sessions(foundation: Foundation, accounts: Accounts, bridges: Bridges) -> l
     db, clock, uia = ports.db, ports.clock, accounts.uia
     return [
         LoginEndpoints(
-            Login(db, clock, accounts.owners, accounts.passwords, accounts.drafts), bridges.accounts
+            Login(db, clock, accounts.owners, accounts.passwords, accounts.drafts),
+            bridges.accounts,
+            ports.config.public_base_url,
         ),
         LoginTokenEndpoints(LoginTokens(db, clock, ports.randomness, uia)),
         LogoutEndpoints(Logout(db)),
@@ -156,3 +158,14 @@ def _registration(foundation: Foundation, accounts: Accounts, bridges: Bridges) 
 
 def _unstable_versions(config: Config) -> list[RoomVersion]:
     return [version for name, version in offered_versions(config).items() if name not in ROOM_VERSIONS]
+
+
+def _unstable_capabilities(config: Config) -> dict[str, object]:
+    """What proposals of today let a user do."""
+    delays = config.delayed_events
+    return {
+        "org.matrix.msc4140.delayed_events": {
+            "max_delay_ms": delays.max_delay_ms,
+            "max_scheduled": delays.max_scheduled,
+        }
+    }

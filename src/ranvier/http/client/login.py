@@ -1,5 +1,7 @@
 """Logging in. Spec: client-server API, "Login"."""
 
+import msgspec
+
 from ranvier.core.errors import MatrixError, MissingParam
 from ranvier.http.client.appservice_login import APPSERVICE_LOGIN, demand_appservice
 from ranvier.http.endpoint import Auth, Rate, endpoint
@@ -18,8 +20,13 @@ class LoginBody(SessionWish, frozen=True, kw_only=True):
 class Login:
     """The endpoints at /login."""
 
-    def __init__(self, login: LoginService, appservice_accounts: AppserviceAccounts) -> None:
+    def __init__(
+        self, login: LoginService, appservice_accounts: AppserviceAccounts, public_base_url: str | None
+    ) -> None:
         self._login = login
+        self._well_known = (
+            None if public_base_url is None else {"m.homeserver": {"base_url": public_base_url}}
+        )
         self._appservice_accounts = appservice_accounts
 
     @endpoint("GET", "/_matrix/client/v3/login", operation="getLoginFlows", auth=Auth.NONE, rate=Rate.READ)
@@ -33,7 +40,13 @@ class Login:
         }
 
     @endpoint("POST", "/_matrix/client/v3/login", operation="login", auth=Auth.ANYBODY, rate=Rate.LOGIN)
-    async def login(self, request: Request) -> Session:
+    async def login(self, request: Request) -> Session | dict[str, object]:
+        session = await self._begin(request)
+        if self._well_known is None:
+            return session
+        return {**msgspec.to_builtins(session), "well_known": self._well_known}
+
+    async def _begin(self, request: Request) -> Session:
         body = request.body(LoginBody)
         match body.type:
             case "m.login.password":

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from ranvier.core.canonical_json import JsonObject
@@ -26,8 +27,16 @@ _REDACTION: Final = "m.room.redaction"
 class Sending:
     """Sends events on behalf of users, once for each transaction id."""
 
-    def __init__(self, db: Database, live: LiveRooms, timeline: Timeline) -> None:
+    def __init__(
+        self,
+        db: Database,
+        live: LiveRooms,
+        timeline: Timeline,
+        note_activity: Callable[[Requester], None],
+    ) -> None:
+        """`note_activity` hears of everybody who sends something."""
         self._db = db
+        self._note_activity = note_activity
         self._live = live
         self._timeline = timeline
         self._under_way: dict[ClientTransaction, asyncio.Future[EventID | None]] = {}
@@ -59,6 +68,7 @@ class Sending:
                 origin_server_ts=origin_server_ts,
             )
         _check_may_send(requester)
+        self._note_activity(requester)
         room = await self._room(room_id)
         transaction = _transaction(requester, room, f"send/{event_type}", txn_id)
         draft = Draft(
