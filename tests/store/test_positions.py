@@ -1,7 +1,9 @@
 """Whoever follows positions sees every change, whatever order transactions commit in."""
 
 import asyncio
+import secrets
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -10,7 +12,14 @@ from hypothesis import strategies as st
 
 from ranvier.store.database import Database, Hint, Kind, ReadTxn, Unavailable, WriteTxn
 from ranvier.store.dialect import Engine
-from ranvier.store.positions import MAX_HINTS, MAX_OBSERVATIONS, OBSERVE, Observation, Settlement
+from ranvier.store.positions import (
+    MAX_HINTS,
+    MAX_OBSERVATIONS,
+    OBSERVE,
+    Observation,
+    Settlement,
+    observation_of,
+)
 from ranvier.store.postgres import Link, PostgresWriter, decode_payload, encode_payload
 
 only_postgres = pytest.mark.parametrize("engine", [Engine.POSTGRES], ids=["postgres"], indirect=True)
@@ -98,6 +107,64 @@ def test_an_open_transaction_holds_positions_back(late: psycopg.Connection, data
 
 
 @only_postgres
+def test_what_is_done_in_other_databases_holds_nobody_up(database_url: str):
+    elsewhere = urlsplit(database_url)._replace(path="/postgres").geturl()
+    observer = Link(database_url)
+    with psycopg.connect(elsewhere) as other, psycopg.connect(database_url, autocommit=True) as writer:
+        other.execute("SELECT pg_current_xact_id()")
+        (taken,) = writer.execute("SELECT nextval('positions')").fetchone() or (0,)
+        assert Settlement().observe(observer.observe(OBSERVE))[0] == taken
+    observer.conn.close()
+
+
+@only_postgres
+def test_whose_transactions_may_not_be_seen_are_waited_for_all_the_same(
+    late: psycopg.Connection, database_url: str
+):
+    """Two roles that may not look at each other, connected to one database."""
+    late.execute("SELECT nextval('positions')")
+    role = f"role_{secrets.token_hex(4)}"
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        owner.execute(f"CREATE ROLE {role} LOGIN")
+        owner.execute(f"GRANT SELECT, USAGE ON SEQUENCE positions TO {role}")
+        parts = urlsplit(database_url)
+        observer = Link(parts._replace(netloc=f"{role}@{parts.netloc.rpartition('@')[2]}").geturl())
+        try:
+            seen = observer.observe(OBSERVE)
+            assert seen.xmin < seen.xid
+        finally:
+            observer.conn.close()
+            owner.execute(f"DROP OWNED BY {role}")
+            owner.execute(f"DROP ROLE {role}")
+
+
+@only_postgres
+async def test_who_writes_is_answered_when_others_can_see_it(
+    db: Database, late: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+):
+    await db.write(lambda txn: txn.execute("CREATE TABLE notes (id {int} PRIMARY KEY)"))
+    monkeypatch.setattr("ranvier.store.threads.PATIENCE_S", 60)
+    late.execute("SELECT nextval('positions')")
+    writing = asyncio.create_task(db.write(slow_note, None))
+    await asyncio.sleep(0.2)
+    assert not writing.done()
+    late.execute("COMMIT")
+    position = await asyncio.wait_for(writing, 10)
+    assert await db.read(lambda txn: txn.position) >= position
+
+
+def test_ids_are_made_whole_again():
+    """pg_stat_activity has the lower 32 bits of what pg_current_xact_id gives in full."""
+    assert observation_of(7, 100, "here ") == Observation(7, 100, 100)
+    assert observation_of(7, 100, "here 90 101") == Observation(7, 100, 90)
+    after_wrap = 5 * 2**32 + 10
+    assert observation_of(7, after_wrap, f"here {2**32 - 3} 12") == Observation(7, after_wrap, 5 * 2**32 - 3)
+    assert observation_of(7, after_wrap, f"all {after_wrap - 50}") == Observation(
+        7, after_wrap, after_wrap - 50
+    )
+
+
+@only_postgres
 async def test_hints_wait_until_their_position_is_settled(
     db: Database, late: psycopg.Connection, database_url: str
 ):
@@ -130,7 +197,8 @@ def test_a_process_starts_only_where_others_have_been(
 class Simulated:
     """PostgreSQL's numbers: ids and positions in order of asking, transactions ending in any order."""
 
-    def __init__(self) -> None:
+    def __init__(self, sees_all: bool) -> None:
+        self.sees_all = sees_all  # whether pg_stat_activity tells the open transactions
         self.next_xid, self.last, self.newest_ended = 1, 0, 0
         self.open: dict[int, list[int]] = {}
 
@@ -152,18 +220,21 @@ class Simulated:
     def observe(self) -> Observation:
         last, xid = self.last, self.next_xid
         self.next_xid += 1
+        if self.sees_all:
+            return observation_of(last, xid, f"here {' '.join(map(str, self.open))}")
         xmin = min(
             [number for number in self.open if number <= self.newest_ended], default=self.newest_ended + 1
         )
         self.newest_ended = xid
-        return Observation(last, xid, xmin)
+        return observation_of(last, xid, f"all {xmin}")
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["begin", "take", "end", "observe"]), st.integers(0, 9)), max_size=60)
+    st.lists(st.tuples(st.sampled_from(["begin", "take", "end", "observe"]), st.integers(0, 9)), max_size=60),
+    st.booleans(),
 )
-def test_settled_is_below_every_open_position(steps):
-    server, settlement, before = Simulated(), Settlement(), 0
+def test_settled_is_below_every_open_position(steps, sees_all):
+    server, settlement, before = Simulated(sees_all), Settlement(), 0
     for step, which in steps:
         if step == "begin":
             server.begin()

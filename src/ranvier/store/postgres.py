@@ -19,13 +19,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import psycopg
+from msgspec import structs
 from psycopg.adapt import AdaptersMap, Buffer, Dumper
 from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper, NumericBinaryLoader
 from psycopg.types.string import StrBinaryDumper, StrDumper
 
 from ranvier.store.database import Conflict, Hint, Integrity, Kind, Row, StoreFault, Unavailable
 from ranvier.store.dialect import for_postgres
-from ranvier.store.positions import OBSERVE, Observation, Settlement
+from ranvier.store.positions import OBSERVE, Observation, Settlement, observation_of
 from ranvier.store.threads import Job, News, Outcome, failed
 
 log = logging.getLogger(__name__)
@@ -236,10 +237,10 @@ class Link:
             cursor.nextset()
         seen = []
         for _ in range(3):
-            (number,) = cursor.fetchone() or (0,)
-            seen.append(int(number))
+            (value,) = cursor.fetchone() or ("",)
+            seen.append(value)
             cursor.nextset()
-        return Observation(*seen)
+        return observation_of(int(seen[0]), int(seen[1]), str(seen[2]))
 
 
 class PostgresReader:
@@ -359,7 +360,10 @@ class PostgresWriter:
     def _commit_each(self, jobs: Sequence[Job]) -> tuple[list[Outcome], News | None]:
         results = [self.commit([job]) for job in jobs]
         told = [news for _, news in results if news is not None]
-        news = News(told[-1].position, [hint for one in told for hint in one.hints]) if told else None
+        news = None
+        if told:
+            hints = [hint for one in told for hint in one.hints]
+            news = News(told[-1].position, hints, max(one.own for one in told))
         return [outcome for outcomes, _ in results for outcome in outcomes], news
 
     def _run_group(self, jobs: Sequence[Job], careful: bool) -> tuple[list[Outcome], PostgresTxn]:
@@ -417,7 +421,7 @@ class PostgresWriter:
         told = news(self._settlement, seen)
         if self._settlement.is_waiting:
             self._listener.wake()
-        return told
+        return structs.replace(told, own=txn.taken)
 
     def _was_committed(self) -> bool | None:
         """What became of the transaction whose COMMIT got no answer; None: the server does not tell."""

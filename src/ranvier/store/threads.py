@@ -26,6 +26,9 @@ MAX_WAITING: Final = 10_000
 MAX_GROUP: Final = 256
 """Writes that share a commit: what one failed commit can strike, and what one slow disk holds back."""
 
+PATIENCE_S: Final = 1.0
+"""How long an answer to a write waits at most until what it wrote is settled: other processes are committing."""
+
 IDLE_S: Final = 1.0
 """How long nothing is written before the writer looks whether another process wrote."""
 
@@ -50,6 +53,7 @@ class News(msgspec.Struct, frozen=True):
 
     position: int
     hints: Sequence[Hint] = ()
+    own: int = 0  # the newest position that the group itself took, which may not be settled yet
 
 
 class Writer(Protocol):
@@ -109,19 +113,36 @@ class Newsroom:
     def __init__(self, position: int) -> None:
         self.position = position
         self._subscribers: list[Subscriber] = []
+        self._waiting: list[tuple[int, asyncio.TimerHandle, Callable[[], None]]] = []
 
     def subscribe(self, subscriber: Subscriber) -> None:
         self._subscribers.append(subscriber)
 
     def tell(self, news: News) -> None:
         self.position = max(self.position, news.position)
-        if not news.hints:
-            return
-        for subscriber in self._subscribers:
+        for subscriber in self._subscribers if news.hints else ():
             try:
                 subscriber(news.hints)
             except Exception:
                 log.exception("a subscriber failed on %d hints", len(news.hints))
+        if self._waiting:
+            self._call_due(lambda position, _: position <= self.position)
+
+    def when_settled(self, position: int, call: Callable[[], None]) -> None:
+        """Call once `position` is settled, or when that takes too long."""
+        if position <= self.position:
+            call()
+            return
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(PATIENCE_S, lambda: self._call_due(lambda _, one: one is call))
+        self._waiting.append((position, timer, call))
+
+    def _call_due(self, is_due: Callable[[int, Callable[[], None]], bool]) -> None:
+        due = [entry for entry in self._waiting if is_due(entry[0], entry[2])]
+        self._waiting = [entry for entry in self._waiting if entry not in due]
+        for _, timer, call in due:
+            timer.cancel()
+            call()
 
 
 class ThreadedDatabase:
@@ -246,8 +267,12 @@ class ThreadedDatabase:
         if news is not None:
             self._newsroom.tell(news)
         self._writes_waiting -= len(outcomes)
-        for outcome in outcomes:
-            _resolve(outcome)
+        self._newsroom.when_settled(0 if news is None else news.own, partial(_resolve_all, outcomes))
+
+
+def _resolve_all(outcomes: Sequence[Outcome]) -> None:
+    for outcome in outcomes:
+        _resolve(outcome)
 
 
 def _resolve(outcome: Outcome) -> None:
