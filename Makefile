@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test env lint format faults soak bench conformance lock help
+.PHONY: run test env lint format sim faults soak bench conformance lock help
 .DEFAULT_GOAL := help
 
 help:            ## This list
@@ -38,6 +38,9 @@ lint: env        ## ruff, mypy strict, import rules
 
 format: env      ## Let ruff mend what it can
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+sim: env          ## Homeservers in virtual time, from the seeds SEED=1..200 (or one)
+	@PYTHONHASHSEED=0 $(BIN)/python -m tests.sim --seed $(or $(SEED),1..20) $(ARGS)
 
 faults: env       ## Full and slow disks, databases and networks that go away, clients by the thousand
 	@scripts/with-postgres true

@@ -27,8 +27,11 @@ REASONS: Final = HERE / "reasons.json"
 PAGE: Final = ROOT / "docs" / "conformance.md"
 MODULE: Final = "github.com/matrix-org/complement"
 
-PACKAGES: Final = ("csapi", ".", "msc3874", "msc3890", "msc3930", "msc3967", "msc4222")
-"""Folders of Complement's tests: the specification, and those proposals that this server supports."""
+PACKAGES: Final = (
+    *("csapi", ".", "msc3391", "msc3757", "msc3874", "msc3890", "msc3902", "msc3930", "msc3967"),
+    *("msc4140", "msc4155", "msc4222", "msc4306"),
+)
+"""Folders of Complement's tests: the specification, and the proposals that Synapse is tested with."""
 
 TEST_MAIN: Final = """package {package}
 
@@ -36,6 +39,7 @@ import (
 	"testing"
 
 	"github.com/matrix-org/complement"
+	"github.com/matrix-org/complement/b"
 	"github.com/matrix-org/complement/config"
 	"github.com/matrix-org/complement/ct"
 
@@ -43,11 +47,22 @@ import (
 )
 
 func TestMain(m *testing.M) {{
+	complement.BlueprintDeployer = func(
+		t ct.TestLike, blueprint b.Blueprint, cfg *config.Complement,
+	) complement.Deployment {{
+		return deploy.NewOf(t, blueprint, cfg)
+	}}
 	complement.TestMain(m, "{namespace}", complement.WithDeployment(
 		func(t ct.TestLike, count int, cfg *config.Complement) complement.Deployment {{
 			return deploy.New(t, count, cfg)
 		}}))
 }}
+"""
+
+BLUEPRINT_DEPLOYER: Final = """
+// BlueprintDeployer deploys a blueprint where it is set; Complement itself lets only numbers of servers be deployed
+// in another way.
+var BlueprintDeployer func(t ct.TestLike, blueprint b.Blueprint, config *config.Complement) Deployment
 """
 
 
@@ -89,9 +104,10 @@ def write_overlay(source: Path) -> Path:
     ours.write_text(
         text.replace(
             deploys,
-            "if customDeployer != nil {\n\t\t"
-            "return customDeployer(t, len(blueprint.Homeservers), testPackage.Config)\n\t}\n\t" + deploys,
+            "if BlueprintDeployer != nil {\n\t\t"
+            "return BlueprintDeployer(t, blueprint, testPackage.Config)\n\t}\n\t" + deploys,
         )
+        + BLUEPRINT_DEPLOYER
     )
     replaced[str(main)] = str(ours)
     overlay = WORK / "overlay.json"

@@ -1,7 +1,7 @@
 // Package deploy lets Complement start homeservers of this checkout as plain processes.
 //
 // A homeserver is called hs1, hs2, … as Complement's tests expect, has a listener for clients and one with TLS for
-// federation, and finds the others at fixed addresses.
+// federation, and finds the others at fixed addresses. It knows the application services of its blueprint.
 package deploy
 
 import (
@@ -24,6 +24,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/matrix-org/complement/b"
 	"github.com/matrix-org/complement/client"
 	"github.com/matrix-org/complement/config"
 	"github.com/matrix-org/complement/ct"
@@ -33,7 +34,7 @@ import (
 )
 
 const (
-	startTimeout = 20 * time.Second
+	startTimeout = 60 * time.Second
 	stopTimeout  = 12 * time.Second
 )
 
@@ -50,19 +51,31 @@ type server struct {
 	clientPort     int
 	federationPort int
 	process        *exec.Cmd
+	ended          chan error
+	services       []b.ApplicationService
 	tokens         sync.Map // user id -> access token
 }
 
-// New starts a deployment. It fails the test when a server does not come up.
+// New starts hs1 and so on, as many as asked for. It fails the test when a server does not come up.
 func New(t ct.TestLike, count int, cfg *config.Complement) *Deployment {
 	t.Helper()
+	servers := make([]b.Homeserver, count)
+	for index := range servers {
+		servers[index].Name = fmt.Sprintf("hs%d", index+1)
+	}
+	return NewOf(t, b.Blueprint{Homeservers: servers}, cfg)
+}
+
+// NewOf starts the homeservers of a blueprint with their application services; its users are not made.
+func NewOf(t ct.TestLike, blueprint b.Blueprint, cfg *config.Complement) *Deployment {
+	t.Helper()
 	deployment := &Deployment{config: cfg, servers: map[string]*server{}}
-	for number := 1; number <= count; number++ {
+	for _, one := range blueprint.Homeservers {
 		directory, err := os.MkdirTemp("", "ranvier-conformance-")
 		must(t, err)
-		name := fmt.Sprintf("hs%d", number)
-		deployment.servers[name] = &server{
-			name: name, directory: directory, clientPort: freePort(t), federationPort: freePort(t),
+		deployment.servers[one.Name] = &server{
+			name: one.Name, directory: directory, clientPort: freePort(t), federationPort: freePort(t),
+			services: one.ApplicationServices,
 		}
 	}
 	for _, one := range deployment.servers {
@@ -84,6 +97,7 @@ func (d *Deployment) configure(t ct.TestLike, s *server) {
 	for _, other := range d.servers {
 		fmt.Fprintf(&addresses, "%q = \"127.0.0.1:%d\"\n", other.name, other.federationPort)
 	}
+	registrations := s.writeRegistrations(t)
 	s.write(t, "ranvier.toml", []byte(fmt.Sprintf(`
 server_name = %q
 [[listeners]]
@@ -104,13 +118,40 @@ allow_private_addresses = ["127.0.0.0/8", "::1/128"]
 share_device_names = true
 [federation.addresses]
 %s
+[appservices]
+registrations = [%s]
 [media]
 unauthenticated_downloads = true
 [rooms]
 default_version = "11"
 [rate_limits]
 enabled = false
-`, s.name, s.clientPort, s.federationPort, addresses.String())))
+[server_notices]
+user = "_server"
+`, s.name, s.clientPort, s.federationPort, addresses.String(), registrations)))
+}
+
+// writeRegistrations gives the names of the files, as a list of TOML has them.
+func (s *server) writeRegistrations(t ct.TestLike) string {
+	var files []string
+	for index, service := range s.services {
+		file := fmt.Sprintf("appservice-%d.yaml", index)
+		s.write(t, file, []byte(fmt.Sprintf(`
+id: %q
+url: %q
+as_token: %q
+hs_token: %q
+sender_localpart: %q
+rate_limited: %t
+namespaces:
+  users: [{exclusive: false, regex: ".*"}]
+  aliases: []
+  rooms: []
+`, service.ID, service.URL, service.ASToken, service.HSToken, service.SenderLocalpart, service.RateLimited)))
+		files = append(files, fmt.Sprintf("%q", file))
+		s.tokens.Store(fmt.Sprintf("@%s:%s", service.SenderLocalpart, s.name), service.ASToken)
+	}
+	return strings.Join(files, ", ")
 }
 
 func (d *Deployment) makeCertificate(t ct.TestLike, s *server) {
@@ -146,7 +187,12 @@ func (s *server) launch() error {
 	s.process.Stdout, s.process.Stderr = log, log
 	// The server goes when the tests are killed.
 	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	return s.process.Start()
+	if err := s.process.Start(); err != nil {
+		return err
+	}
+	s.ended = make(chan error, 1)
+	go func(process *exec.Cmd, ended chan<- error) { ended <- process.Wait() }(s.process, s.ended)
+	return nil
 }
 
 func (s *server) waitForAnswer() error {
@@ -159,6 +205,12 @@ func (s *server) waitForAnswer() error {
 				return nil
 			}
 		}
+		select {
+		case <-s.ended:
+			s.process = nil
+			return fmt.Errorf("%s ended:\n%s", s.name, s.log())
+		default:
+		}
 	}
 	return fmt.Errorf("%s does not answer:\n%s", s.name, s.log())
 }
@@ -168,10 +220,8 @@ func (s *server) stop() error {
 		return nil
 	}
 	_ = s.process.Process.Signal(syscall.SIGTERM)
-	ended := make(chan error, 1)
-	go func() { ended <- s.process.Wait() }()
 	select {
-	case err := <-ended:
+	case err := <-s.ended:
 		s.process = nil
 		return err
 	case <-time.After(stopTimeout):
@@ -183,7 +233,7 @@ func (s *server) stop() error {
 func (s *server) kill() {
 	if s.process != nil {
 		_ = s.process.Process.Kill()
-		_ = s.process.Wait()
+		<-s.ended
 		s.process = nil
 	}
 }

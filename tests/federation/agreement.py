@@ -25,6 +25,17 @@ _PLACED = f"""
     SELECT {events.COLUMNS} FROM events e WHERE e.room_nid = :room_nid AND e.state_root IS NOT NULL
 """
 
+_LACKING = """
+    SELECT 1 FROM rooms r JOIN memberships m ON m.room_nid = r.room_nid AND m.is_local = 1 AND m.membership = 'join'
+    WHERE r.room_id = :room_id AND r.is_partial = 1 LIMIT 1
+"""
+
+_THERE = """
+    SELECT 1 FROM rooms r JOIN room_servers rs ON rs.room_nid = r.room_nid AND rs.joined_count > 0
+    JOIN servers s ON s.server_nid = rs.server_nid
+    WHERE r.room_id = :room_id AND s.server_name = :name
+"""
+
 State = dict[StateKey, EventID]
 
 
@@ -42,6 +53,24 @@ class View(msgspec.Struct, frozen=True):
 async def view_of(server: Homeserver, room_id: str) -> View:
     """How a server sees a room; fails where that does not hang together."""
     return await server.foundation.ports.db.read(_read, server, room_id)
+
+
+async def lacks_members(server: Homeserver, room_id: str) -> bool:
+    """Whether the server is in the room, and its state is not whole there."""
+
+    def read(txn: ReadTxn) -> bool:
+        return txn.value(_LACKING, room_id=room_id) is not None
+
+    return await server.foundation.ports.db.read(read)
+
+
+async def is_server_in_room(server: Homeserver, room_id: str, name: str) -> bool:
+    """Whether anybody of another server is joined, by what a server knows."""
+
+    def read(txn: ReadTxn) -> bool:
+        return txn.value(_THERE, room_id=room_id, name=name) is not None
+
+    return await server.foundation.ports.db.read(read)
 
 
 def _read(txn: ReadTxn, server: Homeserver, room_id: str) -> View:

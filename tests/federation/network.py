@@ -16,7 +16,7 @@ from ranvier.app.compose.foundation import Network as Ways
 from ranvier.app.config import PresenceConfig
 from ranvier.core.federation.discovery import SrvRecord
 from ranvier.http.endpoint import Api
-from ranvier.io.clock import SystemClock
+from ranvier.io.clock import SystemClock, Timer
 from ranvier.io.ports import HttpRequest, HttpResponse, Misbehaved, StreamedResponse, TimedOut, Unreachable
 
 from ..http.client import Client
@@ -28,12 +28,36 @@ Answer = Callable[[HttpRequest], HttpResponse | None]
 """What stands before a server: an answer of its own, or None to let the request through."""
 
 
+class _Timer:
+    """A timer of the event loop, which a skip sets off before its time."""
+
+    def __init__(
+        self,
+        timers: dict[object, tuple[float, Callable[[], object]]],
+        due: float,
+        real: Timer,
+        callback: Callable[[], object],
+    ) -> None:
+        self._timers = timers
+        self._real = real
+        self._callback = callback
+        timers[self] = due, self._skip
+
+    def cancel(self) -> None:
+        self._timers.pop(self, None)
+        self._real.cancel()
+
+    def _skip(self) -> None:
+        self.cancel()
+        self._callback()
+
+
 class SkippingClock(SystemClock):
     """The time of this machine, moved on by what a test skips; whoever sleeps over that wakes."""
 
     def __init__(self) -> None:
         self._skipped_ms = 0
-        self._timers: dict[object, tuple[float, Callable[[], None]]] = {}
+        self._timers: dict[object, tuple[float, Callable[[], object]]] = {}
 
     def skip(self, seconds: float) -> None:
         self._skipped_ms += round(seconds * 1000)
@@ -72,6 +96,11 @@ class SkippingClock(SystemClock):
                 yield scope
             finally:
                 del self._timers[key]
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        return _Timer(
+            self._timers, self.monotonic() + seconds, super().call_later(seconds, callback), callback
+        )
 
 
 class Network:

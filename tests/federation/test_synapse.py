@@ -31,13 +31,14 @@ pytestmark = [
 
 
 class Server:
-    """A process with a plain listener for clients and one with TLS for servers; named by the latter."""
+    """A process with a plain listener for clients and one with TLS for servers; named by the latter, or by the port
+    of what stands `before` it."""
 
-    def __init__(self, directory: Path, authority: Authority) -> None:
+    def __init__(self, directory: Path, authority: Authority, before: int | None = None) -> None:
         self.directory = directory
         directory.mkdir()
         self.client_port, self.port = free_port(), free_port()
-        self.name = f"127.0.0.1:{self.port}"
+        self.name = f"127.0.0.1:{before or self.port}"
         self.authority = authority
         self.certificate, self.key = authority.issue("IP:127.0.0.1")
         self.process: subprocess.Popen[bytes] | None = None
@@ -69,8 +70,8 @@ class Server:
                 self.process.wait()
 
 
-def start_ranvier(directory: Path, authority: Authority) -> Server:
-    server = Server(directory, authority)
+def start_ranvier(directory: Path, authority: Authority, before: int | None = None) -> Server:
+    server = Server(directory, authority, before)
     (directory / "ranvier.toml").write_text(f"""
 server_name = "{server.name}"
 data_dir = "data"
@@ -94,8 +95,11 @@ allow_private_addresses = ["127.0.0.0/8"]
     return server
 
 
-def start_synapse(directory: Path, authority: Authority) -> Server:
-    server = Server(directory, authority)
+def start_synapse(
+    directory: Path, authority: Authority, before: int | None = None, more: str = "{}"
+) -> Server:
+    """`more`: settings (YAML) that replace those here."""
+    server = Server(directory, authority, before)
     config = directory / "homeserver.yaml"
     subprocess.run(
         [
@@ -129,6 +133,7 @@ presence: {{enabled: false}}
 caches: {{sync_response_cache_duration: 0}}
 log_config: {directory}/log.yaml
 """)
+    (directory / "most.yaml").write_text(more)
     (directory / "log.yaml").write_text(
         "version: 1\nformatters: {f: {format: '%(asctime)s %(name)s %(levelname)s %(message)s'}}\n"
         "handlers: {h: {class: logging.StreamHandler, formatter: f}}\n"
@@ -137,6 +142,7 @@ log_config: {directory}/log.yaml
     server.start(
         *(str(SYNAPSE), "-m", "synapse.app.homeserver"),
         *(f"--config-path={config}", f"--config-path={directory / 'more.yaml'}"),
+        f"--config-path={directory / 'most.yaml'}",
     )
     return server
 

@@ -109,3 +109,11 @@ async def test_a_device_knows_when_it_was_last_seen(homeserver):
 )
 async def test_without_a_token(homeserver, method, path):
     assert (await homeserver.client.request(method, f"{C}/{path}")).errcode == "M_MISSING_TOKEN"
+
+
+async def test_a_name_has_no_null_characters(homeserver):
+    body = {"username": "nul", "password": PASSWORD, "initial_device_display_name": "a\0b"}
+    answer = await homeserver.client.post(
+        "/_matrix/client/v3/register", {**body, "auth": {"type": "m.login.dummy"}}
+    )
+    assert (answer.status, answer.errcode) == (400, "M_INVALID_PARAM")

@@ -43,6 +43,15 @@ async def test_what_a_user_sets_is_seen_by_who_shares_a_room(homeserver, alice, 
     assert (shown["presence"], shown["currently_active"], "status_msg" in shown) == ("online", True, False)
 
 
+async def test_a_sync_tells_of_others_only(homeserver, alice, bob):
+    room = await Room.create(homeserver, alice)
+    await room.join(bob)
+    for user in (alice, bob):
+        await user.put(path(user.user_id), {"presence": "online"})
+    told = (await alice.get(f"{C}/sync")).json["presence"]["events"]
+    assert [event["sender"] for event in told] == [bob.user_id]
+
+
 async def test_strangers_see_nothing(homeserver, alice, bob):
     for user_id in (alice.user_id, "@nobody:test", "@nobody:elsewhere"):
         answer = await bob.get(path(user_id))

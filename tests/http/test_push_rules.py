@@ -75,7 +75,7 @@ async def test_rules_are_changed_in_part(alice):
         ("GET", "content/x", None, 404, "M_NOT_FOUND"),
         ("GET", "content/x/enabled", None, 404, "M_NOT_FOUND"),
         ("GET", "content/x/actions", None, 404, "M_NOT_FOUND"),
-        ("GET", "nonsense/x", None, 400, "M_INVALID_PARAM"),
+        ("GET", "nonsense/x", None, 404, "M_NOT_FOUND"),
         ("PUT", "content/x/enabled", {"enabled": True}, 404, "M_NOT_FOUND"),
         ("PUT", "content/x/enabled", {"enabled": 1}, 400, "M_BAD_JSON"),
         ("PUT", "content/x/actions", {"actions": []}, 404, "M_NOT_FOUND"),

@@ -5,7 +5,7 @@ import hmac
 
 import pytest
 
-from ranvier.app.config import RegistrationConfig
+from ranvier.app.config import RateLimitsConfig, RegistrationConfig
 from ranvier.store.tables.registration_tokens import find_registration_token, insert_registration_token
 
 from .homeserver import PASSWORD
@@ -198,3 +198,19 @@ async def test_a_nonce_that_is_none(start_homeserver, nonce):
 
 async def test_without_a_shared_secret_there_is_no_such_endpoint(homeserver):
     assert (await homeserver.client.get("/_synapse/admin/v1/register")).errcode == "M_UNRECOGNIZED"
+
+
+async def test_a_family_signs_up_from_one_address_as_web_clients_do(start_homeserver):
+    homeserver = await start_homeserver(rate_limits=RateLimitsConfig(enabled=True))
+    for name in ("grandma", "dad", "mum", "kid", "baby"):
+        for length in range(3, len(name) + 1):
+            typed = {"username": name[:length]}
+            assert (await homeserver.client.get(f"{C}/register/available", **typed)).status == 200
+        wish = {"username": name, "password": PASSWORD}
+        assert (await homeserver.client.post(f"{C}/register", {})).status == 401
+        asked = await homeserver.client.post(f"{C}/register", wish)
+        assert asked.status == 401
+        proof = {"type": "m.login.dummy", "session": asked.json["session"]}
+        assert (await homeserver.client.post(f"{C}/register", {**wish, "auth": proof})).status == 200
+    last = [(await homeserver.client.post(f"{C}/register", {})).status for _ in range(30)]
+    assert last[-1] == 429

@@ -65,6 +65,17 @@ async def test_the_last_page_has_no_end_even_if_it_is_full(alice: User, room: Ro
     assert "end" not in answer.json
 
 
+async def test_what_a_filter_finds_has_an_end_at_which_nothing_is_left(alice: User, room: Room) -> None:
+    picture = await room.say(alice, "picture", url="mxc://test/picture")
+    for direction in ("b", "f"):
+        query = {"dir": direction, "filter": '{"contains_url":true}'}
+        page = (await alice.get(f"{room.path}/messages", **query)).json
+        assert [event["event_id"] for event in page["chunk"]] == [picture]
+        rest = (await alice.get(f"{room.path}/messages", **query, **{"from": page["end"]})).json
+        assert rest["chunk"] == []
+        assert "end" not in rest
+
+
 async def test_to_ends_a_page(alice: User, room: Room) -> None:
     await room.say(alice, "old")
     now = (await alice.get(f"{room.path}/messages", dir="b", limit=1)).json["start"]

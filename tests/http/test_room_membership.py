@@ -156,6 +156,46 @@ async def test_who_blocks_invites_is_left_alone(alice, bob):
         assert (answer.status, answer.errcode) == (403, "M_INVITE_BLOCKED")
 
 
+async def invited_rooms(user):
+    """As sync and sliding sync show them."""
+    classic = (await user.get(f"{C}/sync")).json.get("rooms", {}).get("invite", {})
+    lists = {"all": {"ranges": [[0, 9]], "timeline_limit": 1, "required_state": []}}
+    path = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync"
+    sliding = (await user.post(path, {"conn_id": "1", "lists": lists})).json["rooms"]
+    assert classic.keys() == {room_id for room_id, room in sliding.items() if "invite_state" in room}
+    return list(classic)
+
+
+@pytest.mark.parametrize(
+    ("type_", "content"),
+    [
+        ("m.invite_permission_config", {"default_action": "block"}),
+        ("org.matrix.msc4155.invite_permission_config", {"blocked_users": ["@alice:*"]}),
+        ("org.matrix.msc4155.invite_permission_config", {"ignored_servers": ["test"]}),
+    ],
+)
+async def test_an_invite_that_is_not_wanted_any_more_is_not_shown(alice, bob, type_, content):
+    room_id = await create(alice, invite=["@bob:test"])
+    assert await invited_rooms(bob) == [room_id]
+    await bob.put(f"{C}/user/@bob:test/account_data/{type_}", content)
+    assert await invited_rooms(bob) == []
+    assert await membership(alice, room_id, "@bob:test") == "invite"
+    await bob.put(f"{C}/user/@bob:test/account_data/{type_}", {})
+    assert await invited_rooms(bob) == [room_id]
+
+
+async def test_invites_of_ignored_servers_come_to_nothing_in_silence(alice, bob):
+    path = f"{C}/user/@bob:test/account_data/org.matrix.msc4155.invite_permission_config"
+    await bob.put(path, {"ignored_servers": ["test"]})
+    room_id = await create(alice, invite=["@bob:test"])
+    assert await membership(alice, room_id, "@bob:test") == "invite"
+    assert await invited_rooms(bob) == []
+    assert (await bob.get(f"{C}/notifications")).json["notifications"] == []
+    await bob.put(path, {"blocked_users": ["@alice:*"]})
+    answer = await ask(alice, await create(alice), "invite", user_id="@bob:test")
+    assert (answer.status, answer.errcode) == (403, "M_INVITE_BLOCKED")
+
+
 async def test_leaving_and_rejecting(alice, bob):
     room_id = await create(alice, preset="public_chat", invite=["@bob:test"])
     await do(bob, room_id, "leave", reason="no")

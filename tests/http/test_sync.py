@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 import pytest
 
@@ -173,7 +174,11 @@ async def test_invites_show_the_room_unless_the_inviter_is_ignored(homeserver, a
     stripped = told["rooms"]["invite"][room]["invite_state"]["events"]
     wanted = {("m.room.create", ""), ("m.room.name", ""), ("m.room.member", bob.user_id)}
     assert wanted <= slots(stripped)
-    assert all(event.keys() == {"content", "sender", "state_key", "type"} for event in stripped)
+    *others, own = stripped
+    assert all(event.keys() == {"content", "sender", "state_key", "type"} for event in others)
+    # Clients sort invites by when they came, and show it.
+    assert own["event_id"].startswith("$")
+    assert abs(own["origin_server_ts"] / 1000 - time.time()) < 60
     assert room in (await sync(bob))["rooms"]["invite"]
     ignored = {"ignored_users": {carol.user_id: {}}}
     path = f"{C}/user/{segment(bob.user_id)}/account_data/m.ignored_user_list"
@@ -290,6 +295,22 @@ async def test_account_data_is_told_once_and_deletions_as_empty(alice, room):
     assert "account_data" not in await sync(alice, told["next_batch"])
     types = [event["type"] for event in (await sync(alice))["account_data"]["events"]]
     assert sorted(types) == ["m.push_rules", "test"]
+
+
+@pytest.mark.parametrize("is_threaded_last", [True, False])
+async def test_a_receipt_without_a_thread_hides_one_in_a_thread(alice, bob, room, is_threaded_last):
+    root = await say(alice, room, "root")
+    content = {
+        "msgtype": "m.text",
+        "body": "reply",
+        "m.relates_to": {"rel_type": "m.thread", "event_id": root},
+    }
+    reply = (await alice.put(f"{C}/rooms/{room}/send/m.room.message/reply", content)).json["event_id"]
+    bodies = [{}, {"thread_id": root}]
+    for body in bodies if is_threaded_last else bodies[::-1]:
+        assert (await bob.post(f"{C}/rooms/{room}/receipt/m.read/{reply}", body)).status == 200
+    (event,) = (await alice.get(f"{C}/sync")).json["rooms"]["join"][room]["ephemeral"]["events"]
+    assert event["content"][reply]["m.read"][bob.user_id].keys() == {"ts"}
 
 
 async def test_private_receipts_are_told_to_their_owner_alone(homeserver, alice, bob, room):

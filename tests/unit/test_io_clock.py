@@ -163,3 +163,15 @@ async def test_the_system_clock_keeps_real_time() -> None:
             await asyncio.Event().wait()
     assert clock.monotonic() - before >= 0.001
     assert clock.now_ms() > 1_700_000_000_000
+
+
+async def test_a_call_comes_at_its_time_unless_it_is_taken_back() -> None:
+    clock = VirtualClock()
+    called: list[tuple[str, float]] = []
+    clock.call_later(2.0, lambda: called.append(("late", clock.monotonic())))
+    clock.call_later(1.0, lambda: called.append(("early", clock.monotonic())))
+    clock.call_later(1.5, lambda: called.append(("never", clock.monotonic()))).cancel()
+    await clock.advance(1.0)
+    assert called == [("early", 1.0)]
+    await clock.advance(5.0)
+    assert called == [("early", 1.0), ("late", 2.0)]

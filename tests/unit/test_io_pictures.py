@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -101,3 +103,23 @@ async def test_memory_has_a_bound(pictures: PictureProcesses) -> None:
     with pytest.raises(PictureTooLarge):
         await pictures.make_thumbnail(source(out.getvalue()), (10, 10), crop=True, animated=False)
     await check_that_it_works(pictures)
+
+
+async def test_pages_are_read_there_too_however_hostile(pictures: PictureProcesses) -> None:
+    page = b'<meta property="og:title" content="A &amp; B"><meta property="og:image" content="/a.png">'
+    read = await pictures.read_page(source(page), "text/html; charset=utf-8", "https://example.org/x/")
+    assert read == {"og:title": "A & B", "og:image": "https://example.org/a.png"}
+    for hostile in (
+        b"",
+        b"<div>" * 200_000,
+        b"<p>" * 300_000,
+        b"\xff\x00<" * 300_000,
+        b"<!DOCTYPE a [<!ENTITY b",
+    ):
+        await pictures.read_page(source(hostile), "text/html", "https://example.org/")
+    await check_that_it_works(pictures)
+
+
+def test_the_server_itself_does_without_parsers_of_hostile_files() -> None:
+    program = "import sys, ranvier.app.build; sys.exit(any(m in sys.modules for m in ('lxml', 'PIL')))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

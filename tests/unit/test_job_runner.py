@@ -88,3 +88,21 @@ async def test_what_fails_is_tried_again_after_a_while(db, start, caplog):
     await clock.advance(FIRST_RETRY_MS / 1000)
     assert await asyncio.wait_for(work.done.get(), 5) == ("job", 2)
     assert "not yet" in caplog.text
+
+
+async def test_a_runner_that_is_stopped_leaves_its_jobs_to_the_next(db, start):
+    clock = VirtualClock()
+    await db.write(enqueue_job, KIND, "long", b"{}", clock.now_ms())
+    begun = asyncio.Event()
+
+    async def never_end(_job: Job) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    stopped = asyncio.create_task(JobRunner(db, clock, seeded_randomness(1), KIND, never_end).run())
+    await begun.wait()
+    stopped.cancel()
+    await asyncio.wait([stopped])
+    work = Work()
+    start(work, clock)
+    assert await asyncio.wait_for(work.done.get(), 5) == ("long", 2)

@@ -26,7 +26,9 @@ OVERRIDE, CONTENT, ROOM = RuleKind.OVERRIDE, RuleKind.CONTENT, RuleKind.ROOM
 SOUND = {"set_tweak": "sound", "value": "default"}
 HIGHLIGHT = {"set_tweak": "highlight"}
 
-# (kind, id, conditions as key=pattern or key:value pairs, actions), from "Predefined Rules" of v1.19.
+POLLS = "org.matrix.msc3930.rule"
+
+# (kind, id, conditions as key=pattern or key:value pairs, actions), from "Predefined Rules" of v1.19 and MSC3930.
 DEFAULTS = [
     ("override", "master", [], []),
     ("override", "suppress_notices", [("event_match", "content.msgtype", "m.notice")], []),
@@ -71,6 +73,12 @@ DEFAULTS = [
     ),
     (
         "override",
+        f"{POLLS}.poll_response",
+        [("event_match", "type", "org.matrix.msc3381.poll.response")],
+        [],
+    ),
+    (
+        "override",
         "suppress_edits",
         [("event_property_is", r"content.m\.relates_to.rel_type", "m.replace")],
         [],
@@ -95,6 +103,25 @@ DEFAULTS = [
     ),
     ("underride", "message", [("event_match", "type", "m.room.message")], ["notify"]),
     ("underride", "encrypted", [("event_match", "type", "m.room.encrypted")], ["notify"]),
+    (
+        "underride",
+        f"{POLLS}.poll_start_one_to_one",
+        [("room_member_count", None, "2"), ("event_match", "type", "org.matrix.msc3381.poll.start")],
+        ["notify", SOUND],
+    ),
+    (
+        "underride",
+        f"{POLLS}.poll_start",
+        [("event_match", "type", "org.matrix.msc3381.poll.start")],
+        ["notify"],
+    ),
+    (
+        "underride",
+        f"{POLLS}.poll_end_one_to_one",
+        [("room_member_count", None, "2"), ("event_match", "type", "org.matrix.msc3381.poll.end")],
+        ["notify", SOUND],
+    ),
+    ("underride", f"{POLLS}.poll_end", [("event_match", "type", "org.matrix.msc3381.poll.end")], ["notify"]),
 ]
 VALUE_KEYS = {"event_match": "pattern", "room_member_count": "is"}
 
@@ -109,11 +136,11 @@ def condition(kind, key, value):
 
 
 def test_default_rules_are_those_of_the_text():
-    expected = {kind.value: [] for kind in RuleKind}
+    expected = {kind.value: [] for kind in RuleKind if kind is not RuleKind.POSTCONTENT}
     for kind, name, conditions, actions in DEFAULTS:
         expected[kind].append(
             {
-                "rule_id": f".m.rule.{name}",
+                "rule_id": f".{name}" if name.startswith(POLLS) else f".m.rule.{name}",
                 "default": True,
                 "enabled": name != "master",
                 "conditions": [condition(*parts) for parts in conditions],
@@ -211,7 +238,7 @@ def test_rule_ids_that_nobody_may_give(rule_id):
         edit.parse_rule(ROOM, rule_id, {"actions": []})
 
 
-@pytest.mark.parametrize("kind", ["", "default", "Override", "postcontent", "global"])
+@pytest.mark.parametrize("kind", ["", "default", "Override", "precontent", "global"])
 def test_unknown_kinds(kind):
     with pytest.raises(InvalidParam):
         edit.parse_kind(kind)

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 
 import ranvier
 from ranvier.app.compose.accounts import compose_accounts, lay_accounts
+from ranvier.app.compose.administration import compose_administration
 from ranvier.app.compose.appservices import authenticate, compose_appservices, lay_appservices
 from ranvier.app.compose.encryption import compose_encryption
 from ranvier.app.compose.ephemeral import compose_ephemeral
@@ -24,10 +25,11 @@ from ranvier.app.compose.public import compose_public
 from ranvier.app.compose.push import compose_push
 from ranvier.app.compose.remote_rooms import compose_remote_rooms, lay_remote_rooms
 from ranvier.app.compose.rooms import compose_rooms
+from ranvier.app.compose.rtc import compose_rtc
 from ranvier.app.compose.sliding import compose_sliding
 from ranvier.app.compose.sync import compose_sync, lay_sync
 from ranvier.app.compose.sync_v3 import compose_sync_v3
-from ranvier.app.config import Config, FederationConfig
+from ranvier.app.config import Config, FederationConfig, MailConfig
 from ranvier.app.lifecycle import Worker
 from ranvier.app.registrations import read_registrations
 from ranvier.core.canonical_json import JsonObject
@@ -43,6 +45,7 @@ from ranvier.io.address_guard import AddressGuard
 from ranvier.io.clock import SystemClock
 from ranvier.io.dns import open_dns_resolver
 from ranvier.io.http_client import open_http_client
+from ranvier.io.mail import SmtpMailer, SmtpSecurity, SmtpServer
 from ranvier.io.randomness import Randomness, system_randomness
 from ranvier.io.tls import client_context
 from ranvier.services.accounts.remote_profiles import RemoteProfiles
@@ -110,7 +113,8 @@ async def open_ports(config: Config) -> Ports:
     except BaseException:
         await network.close()
         raise
-    return Ports(config, db, SystemClock(), randomness, keys, registry, network, registrations)
+    mailer = open_mailer(config.mail)
+    return Ports(config, db, SystemClock(), randomness, keys, registry, network, registrations, mailer)
 
 
 async def open_network(federation: FederationConfig) -> Network:
@@ -134,6 +138,21 @@ async def open_network(federation: FederationConfig) -> Network:
         for one in (guard, AddressGuard(denied=()))
     ]
     return Network(http, resolver, stack.aclose, unguarded)
+
+
+def open_mailer(mail: MailConfig) -> SmtpMailer | None:
+    """The way to the mail server, if there is one. Nothing is sent yet."""
+    if mail.host is None or mail.sender is None:
+        return None
+    server = SmtpServer(
+        host=mail.host,
+        port=mail.port,
+        security=SmtpSecurity(mail.security),
+        username=mail.username,
+        password=mail.password,
+        sender=mail.sender,
+    )
+    return SmtpMailer(server, client_context())
 
 
 def database_url(config: Config) -> str:
@@ -206,14 +225,18 @@ def assemble(ports: Ports) -> Homeserver:
         compose_accounts(foundation, accounts, others.fetch_profile, bridges),
         compose_encryption(foundation, accounts.uia, key_servers),
         compose_flows(foundation, accounts, others.rooms, bridges),
-        compose_rooms(foundation, others.rooms, others.fetch_alias, fetch_page, spaces, bridges),
+        compose_rooms(foundation, others.rooms, others.fetch_alias, fetch_page, spaces, bridges, presence),
         compose_history(foundation, others.fill_gap, fetch_near),
         compose_sync(foundation, syncing, presence),
         compose_sliding(foundation, syncing, presence),
         compose_push(foundation),
+        compose_rtc(foundation, remote.requests if federates else None),
         compose_ephemeral(foundation, presence, typing),
         compose_media(foundation, remote if federates else None),
         compose_appservices(foundation, bridges),
+        compose_administration(
+            foundation, accounts, others.rooms, others.fetch_alias, bridges, remote if federates else None
+        ),
         others.composed,
     ]
     if federates:

@@ -87,6 +87,13 @@ class FederationConfig(msgspec.Struct, frozen=True, kw_only=True):
         bool,
         Meta(description="Whether other servers get to know the names of devices. Often people's names."),
     ] = False
+    partial_joins: Annotated[
+        bool,
+        Meta(
+            description="Whether large rooms of other servers are usable before all of their members are known "
+            "here. Experimental."
+        ),
+    ] = False
 
 
 class SupportConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +118,78 @@ class RoomsConfig(msgspec.Struct, frozen=True, kw_only=True):
     default_version: Annotated[
         str, Meta(description="The room version of new rooms whose maker does not choose one.")
     ] = DEFAULT_ROOM_VERSION.name
+
+
+class DelayedEventsConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Events that users want sent later, such as the one that says that a caller has gone."""
+
+    max_delay_ms: Annotated[int, Meta(ge=1, description="For how long an event can be delayed.")] = 86_400_000
+    max_scheduled: Annotated[
+        int,
+        Meta(ge=0, le=10_000, description="How many events of a user may wait. 0: events cannot be delayed."),
+    ] = 100
+
+
+class MailConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The mail server that takes this server's mails. Without host and sender none are sent; the links in them need
+    public_base_url.
+    """
+
+    host: Annotated[str | None, Meta(description="Name or address of the mail server.")] = None
+    port: Annotated[int, Meta(ge=1, le=65_535, description="465 for tls, 587 for starttls.")] = 587
+    security: Annotated[
+        Literal["tls", "starttls", "none"], Meta(description="How the connection to it is protected.")
+    ] = "starttls"
+    username: Annotated[str | None, Meta(description="With which to log in there, if it wants that.")] = None
+    password: Annotated[str | None, Meta(description="Belongs to username.")] = None
+    sender: Annotated[
+        str | None, Meta(description='From whom mails are: "Example <matrix@example.org>".')
+    ] = None
+
+
+class TurnConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """TURN servers, which relay calls between those who cannot reach each other."""
+
+    uris: Annotated[
+        tuple[str, ...],
+        Meta(description='Such as "turn:turn.example.org?transport=udp". Without any: no relay.'),
+    ] = ()
+    shared_secret: Annotated[
+        str | None, Meta(description="What the servers know as static-auth-secret (coturn).")
+    ] = None
+    lifetime_s: Annotated[
+        int, Meta(ge=60, le=604_800, description="For how long a client's credentials are good.")
+    ] = 86_400
+
+
+class RtcConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The LiveKit media server for calls. It needs all three, public_base_url besides, and room.auto_create there."""
+
+    livekit_url: Annotated[
+        str | None, Meta(description='Where clients reach it: "wss://livekit.example.org".')
+    ] = None
+    livekit_key: Annotated[str | None, Meta(description="The name of an API key of it.")] = None
+    livekit_secret: Annotated[str | None, Meta(description="The secret of that key.")] = None
+
+
+class ServerNoticesConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What the administrators tell users, each in a room of their own. Off without a user."""
+
+    user: Annotated[
+        str | None,
+        Meta(
+            description='Local part of the user id in whose name notices come, such as "notices". Nobody else can '
+            "register it."
+        ),
+    ] = None
+    display_name: Annotated[str, Meta(description="The name of that user.")] = "Server Notices"
+    avatar_url: Annotated[str | None, Meta(description="mxc URI of the picture of that user.")] = None
+    room_name: Annotated[str, Meta(description="The name of the rooms.")] = "Server Notices"
+    room_topic: Annotated[str | None, Meta(description="The topic of the rooms.")] = None
+    room_avatar_url: Annotated[str | None, Meta(description="mxc URI of the picture of the rooms.")] = None
+    auto_join: Annotated[
+        bool, Meta(description="Whether users are joined to the room, rather than invited.")
+    ] = False
 
 
 class RateLimitsConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -234,6 +313,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     federation: FederationConfig = FederationConfig()
     support: SupportConfig = SupportConfig()
     rooms: RoomsConfig = RoomsConfig()
+    delayed_events: DelayedEventsConfig = DelayedEventsConfig()
+    mail: MailConfig = MailConfig()
+    turn: TurnConfig = TurnConfig()
+    rtc: RtcConfig = RtcConfig()
+    server_notices: ServerNoticesConfig = ServerNoticesConfig()
     rate_limits: RateLimitsConfig = RateLimitsConfig()
     presence: PresenceConfig = PresenceConfig()
     media: MediaConfig = MediaConfig()

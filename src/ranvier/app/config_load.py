@@ -5,6 +5,7 @@ import ipaddress
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
+from email.utils import parseaddr
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -144,6 +145,8 @@ def _check(config: Config) -> Iterator[str]:
     yield from _check_federation(config.federation)
     yield from _check_peers(config.historical.federation_2014)
     yield from _check_support(config.support)
+    yield from _check_calls(config)
+    yield from _check_mail(config)
 
 
 def _check_support(support: SupportConfig) -> Iterator[str]:
@@ -156,6 +159,32 @@ def _check_support(support: SupportConfig) -> Iterator[str]:
                 parse_user_id(user_id)
         except BadIdentifier as error:
             yield f"support.{name}: {error}"
+
+
+def _check_mail(config: Config) -> Iterator[str]:
+    mail = config.mail
+    if (mail.host is None) != (mail.sender is None):
+        yield "mail: host and sender go together"
+    if mail.host is not None and config.public_base_url is None:
+        yield "mail: needs public_base_url, below which the links in mails are"
+    if mail.sender is not None and (not mail.sender.isprintable() or not parseaddr(mail.sender)[1]):
+        yield 'mail.sender: must be an address such as "Example <matrix@example.org>"'
+
+
+def _check_calls(config: Config) -> Iterator[str]:
+    if bool(config.turn.uris) != (config.turn.shared_secret is not None):
+        yield "turn: uris and shared_secret go together"
+    for uri in config.turn.uris:
+        if not uri.startswith(("turn:", "turns:", "stun:", "stuns:")):
+            yield f"turn.uris: {uri!r} is no URI such as turn:turn.example.org"
+    rtc = config.rtc
+    named = [one is not None for one in (rtc.livekit_url, rtc.livekit_key, rtc.livekit_secret)]
+    if any(named) and not all(named):
+        yield "rtc: livekit_url, livekit_key and livekit_secret go together"
+    if rtc.livekit_url is not None and urlsplit(rtc.livekit_url).scheme not in ("ws", "wss"):
+        yield "rtc.livekit_url: must be a URL that starts with wss:// (or ws://)"
+    if any(named) and config.public_base_url is None:
+        yield "rtc: needs public_base_url, below which clients ask for their tokens"
 
 
 def _check_federation(federation: FederationConfig) -> Iterator[str]:

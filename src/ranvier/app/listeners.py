@@ -1,5 +1,6 @@
 """Sockets and the HTTP servers on them."""
 
+import asyncio
 import logging
 import socket
 import ssl
@@ -11,6 +12,7 @@ import uvicorn
 
 from ranvier.app.config import ListenerConfig
 from ranvier.app.config_load import parse_bind
+from ranvier.app.connections import PATIENCE_S, Connection, watch
 from ranvier.http.asgi import AsgiApp
 
 log = logging.getLogger(__name__)
@@ -37,15 +39,19 @@ class _Server(uvicorn.Server):
 class Listener:
     """One bound address and its server. Binding happens in the constructor, so that faults show early."""
 
-    def __init__(self, config: ListenerConfig, app: AsgiApp) -> None:
-        """Raises: CannotListen."""
+    def __init__(self, config: ListenerConfig, app: AsgiApp, patience_s: float = PATIENCE_S) -> None:
+        """`patience_s`: how long a client may take to say what it wants.
+
+        Raises: CannotListen.
+        """
         self.config = config
+        self._patience_s = patience_s
         self._socket = _bind(config.bind)
         self._server = _Server(
             uvicorn.Config(
                 app,
                 loop="none",
-                http="httptools",
+                http=Connection,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -73,7 +79,11 @@ class Listener:
 
     async def run(self) -> None:
         """Serve until `stop`; returns when what was accepted is answered."""
-        await self._server.serve(sockets=[self._socket])
+        watching = asyncio.create_task(watch(self._server.server_state.connections, self._patience_s))
+        try:
+            await self._server.serve(sockets=[self._socket])
+        finally:
+            watching.cancel()
 
     def stop(self) -> None:
         self._server.should_exit = True

@@ -282,6 +282,10 @@ class ThreepidNotFound(MatrixError):
     errcode = "M_THREEPID_NOT_FOUND"
 
 
+class ThreepidInUse(MatrixError):
+    errcode = "M_THREEPID_IN_USE"
+
+
 class ThreepidAuthFailed(Forbidden):
     errcode = "M_THREEPID_AUTH_FAILED"
 
@@ -292,6 +296,25 @@ class ThreepidDenied(Forbidden):
 
 class ThreepidMediumNotSupported(MatrixError):
     errcode = "M_THREEPID_MEDIUM_NOT_SUPPORTED"
+
+
+class NotInThread(MatrixError):
+    """Spec: MSC4306, under the name that clients know until it is accepted."""
+
+    errcode = "IO.ELEMENT.MSC4306.M_NOT_IN_THREAD"
+
+
+class ConflictingUnsubscription(MatrixError):
+    """Spec: MSC4306, likewise."""
+
+    status = 409
+    errcode = "IO.ELEMENT.MSC4306.M_CONFLICTING_UNSUBSCRIPTION"
+
+
+class DelayedEventFinalised(MatrixError):
+    """It was sent, or will never be: what is asked for cannot be done any more. Spec: MSC4140."""
+
+    status = 409
 
 
 class ServerNotTrusted(MatrixError):

@@ -1,46 +1,41 @@
-"""The ASGI application: declarations in, a Falcon app out. `_Chain` holds the checks in their order."""
+"""The ASGI application: declarations in, an app out. Falcon's router finds the way; `_Chain` holds the checks
+in their order.
+"""
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import Any, Final
 from urllib.parse import unquote
 
-import falcon
-import falcon.asgi
 import msgspec
+from falcon.routing import CompiledRouter
 
 from ranvier.core import errors
 from ranvier.http.endpoint import Api, Auth, Endpoint, Handler, collect
 from ranvier.http.errors import describe
+from ranvier.http.exchange import (
+    Body,
+    BodyTooSlow,
+    Header,
+    Receive,
+    Send,
+    send_answer,
+    send_preflight,
+)
 from ranvier.http.guards import Authenticator, Observer, OriginVerifier, RateLimiter
 from ranvier.http.request import Request
 from ranvier.http.responses import Response, encode
 from ranvier.services.requester import Requester
 
+Scope = dict[str, Any]
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
-
-# Client-server API, "Web Browser Clients".
-CORS_HEADERS: Final = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, OPTIONS",
-    "Access-Control-Allow-Headers": "X-Requested-With, Content-Type, Authorization, Date",
-    "Access-Control-Expose-Headers": "ETag, Retry-After",
-    "Access-Control-Max-Age": "86400",
-}
 
 # Clients from before v1.1 say r0; nothing else in these paths has changed.
 _OLD_CLIENT_PREFIX: Final = "/_matrix/client/r0/"
 _CLIENT_PREFIX: Final = "/_matrix/client/v3/"
-_MEDIA_PREFIX: Final = "/_matrix/media/"
 
-_DISCARDED_BYTES: Final = 134_217_728
-_DISCARDED_PIECE: Final = 262_144
 _OLD_DEVICE_ID: Final = "org.matrix.msc3202.device_id"
-
-
-class BrokenOff(errors.ServerFault):
-    """The client went away before its body was here. Nobody hears the answer."""
 
 
 class Guards(msgspec.Struct, frozen=True):
@@ -57,11 +52,6 @@ def build_app(holders: Iterable[object], guards: Guards, apis: frozenset[Api]) -
 
     Raises: ValueError when two endpoints claim one method and path.
     """
-    app = falcon.asgi.App()
-    app.req_options.auto_parse_qs_csv = False
-    app.resp_options.default_media_type = "application/json"
-    app.add_error_handler(Exception, _answer_error)
-    app.add_sink(_unknown_path)
     by_path: dict[str, dict[str, _Chain]] = defaultdict(dict)
     for declared, handler in collect(holders):
         if declared.api not in apis and declared.api is not Api.ALWAYS:
@@ -71,41 +61,10 @@ def build_app(holders: Iterable[object], guards: Guards, apis: frozenset[Api]) -
         if declared.method in methods:
             raise ValueError(f"{declared.method} {declared.path} is declared twice")
         methods[declared.method] = _Chain(declared, handler, guards, names)
+    router = CompiledRouter()
     for path, methods in by_path.items():
-        app.add_route(path, _resource(methods))
-    return _route_raw_path(app)
-
-
-def _route_raw_path(app: AsgiApp) -> AsgiApp:
-    """Route on the path as it was sent: `%2F` inside a segment is ordinary in Matrix."""
-
-    async def raw(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        if scope["type"] == "http":
-            path = scope["raw_path"].partition(b"?")[0].decode("latin-1")
-            if path.startswith(_OLD_CLIENT_PREFIX):
-                path = _CLIENT_PREFIX + path[len(_OLD_CLIENT_PREFIX) :]
-            scope["path"] = path
-            if path.startswith(_MEDIA_PREFIX):
-                receive = _whole(receive)
-        await app(scope, receive, send)
-
-    return raw
-
-
-def _whole(receive: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
-    """A client that goes away in the middle of a body of unknown length must not seem to have sent it all."""
-
-    has_more = False
-
-    async def receive_or_fail() -> Any:
-        nonlocal has_more
-        event = await receive()
-        if has_more and event["type"] == "http.disconnect":
-            raise BrokenOff("the client went away")
-        has_more = event.get("more_body", False)
-        return event
-
-    return receive_or_fail
+        router.add_route(path, methods)
+    return _App(router)
 
 
 def _by_position(path: str) -> tuple[str, Mapping[str, str]]:
@@ -122,44 +81,44 @@ def _by_position(path: str) -> tuple[str, Mapping[str, str]]:
     return "/".join(segments), names
 
 
-def _resource(methods: Mapping[str, "_Chain"]) -> object:
-    """A Falcon resource with a responder for each method; OPTIONS for browsers, 405 for the rest."""
-
-    async def options(_request: falcon.asgi.Request, response: falcon.asgi.Response, **_params: str) -> None:
-        _send(response, Response(body=b"{}"))
-
-    async def refuse(_request: falcon.asgi.Request, response: falcon.asgi.Response, **_params: str) -> None:
-        _send(response, describe(errors.MethodNotAllowed("This path does not take that method.")))
-
-    responders: dict[str, Callable[..., Awaitable[None]]] = {
-        f"on_{name}": refuse for name in ("get", "put", "post", "delete", "patch", "head")
-    }
-    responders |= {f"on_{name.lower()}": chain.respond for name, chain in methods.items()}
-    responders["on_options"] = options
-    return type("Resource", (), {name: staticmethod(function) for name, function in responders.items()})()
+_NOTHING: Final[tuple[Mapping[str, "_Chain"], Mapping[str, str]]] = ({}, {})
 
 
-async def _unknown_path(
-    req: falcon.asgi.Request, resp: falcon.asgi.Response | None, **_params: object
-) -> None:
-    assert resp is not None, "an HTTP request has a response"
-    if req.method == "OPTIONS":
-        _send(resp, Response(body=b"{}"))
-    else:
-        _send(resp, describe(errors.Unrecognized("There is nothing at this path.")))
+class _App:
+    """From a path to what it takes; OPTIONS for browsers, 404 and 405 for the rest."""
 
+    __slots__ = ("_router",)
 
-async def _answer_error(
-    _request: falcon.asgi.Request,
-    response: falcon.asgi.Response,
-    error: Exception,
-    _params: Mapping[str, Any],
-) -> None:
-    """What Falcon itself raises, before or around a chain: malformed requests, and clients that went away."""
-    if isinstance(error, falcon.HTTPError):
-        _send(response, describe(errors.Unrecognized("This request is not understood.")))
-    else:
-        _send(response, describe(error))
+    def __init__(self, router: CompiledRouter) -> None:
+        self._router = router
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise ValueError("this application speaks HTTP only")
+        # The path as it was sent: `%2F` inside a segment is ordinary in Matrix.
+        path: str = scope["raw_path"].decode("latin-1")
+        if path.startswith(_OLD_CLIENT_PREFIX):
+            path = _CLIENT_PREFIX + path[len(_OLD_CLIENT_PREFIX) :]
+        method = scope["method"]
+        methods, params = self._find(path)
+        chain = methods.get(method)
+        if chain is not None:
+            await chain.respond(scope, path, params, receive, send)
+        elif method == "OPTIONS":
+            await send_preflight(send)
+        else:
+            fault: errors.MatrixError = (
+                errors.Unrecognized("There is nothing at this path.")
+                if not methods
+                else errors.MethodNotAllowed("This path does not take that method.")
+            )
+            answer = describe(fault)
+            await send_answer(send, answer, answer.body)
+
+    def _find(self, path: str) -> tuple[Mapping[str, "_Chain"], Mapping[str, str]]:
+        """What a path takes, by method, and its parameters by their places."""
+        found: Any = self._router.find(path)
+        return _NOTHING if found is None else (found[0], found[2])
 
 
 class _Chain:
@@ -174,48 +133,63 @@ class _Chain:
         self._function = function
         self._names = names
         self._guards = guards
-        self._authenticate: Callable[[Request, falcon.asgi.Request], Awaitable[None]] | None = {
+        self._authenticate: Callable[[Request], Awaitable[None]] | None = {
             Auth.NONE: None,
             Auth.OPTIONAL: self._optional_user,
             Auth.USER: self._user,
             Auth.ADMIN: self._admin,
             Auth.APPSERVICE: self._appservice,
             Auth.ANYBODY: self._anybody,
-            Auth.SERVER: self._server,
+            Auth.SERVER: None,  # see `_server`, which wants more than the request
         }[endpoint.auth]
 
-    async def respond(self, raw: falcon.asgi.Request, response: falcon.asgi.Response, **params: str) -> None:
+    async def respond(
+        self, scope: Scope, path: str, params: Mapping[str, str], receive: Receive, send: Send
+    ) -> None:
+        """Answer one request. `path`: as it was sent; `params`: its parameters, by their places."""
         started = perf_counter()
+        headers = _headers(scope["headers"])
+        body = Body(receive, _length(headers))
         try:
-            answer = await self._answer(raw, params)
+            value = await self._value(scope, path, params, headers, body)
+            answer = value if isinstance(value, Response) else Response(body=value)
+            content = encode(answer.body)
         except Exception as error:  # the floor's edge: every exception becomes a response
             answer = describe(error)
+            content = answer.body
             if self._endpoint.streams_body:
-                await _discard(raw)
-        _send(response, answer)
+                await body.discard()
+            if isinstance(error, BodyTooSlow):
+                answer = msgspec.structs.replace(answer, headers={"Connection": "close"})
         self._guards.observer.answered(self._endpoint, answer.status, perf_counter() - started)
+        await send_answer(send, answer, content)
 
-    async def _answer(self, raw: falcon.asgi.Request, params: Mapping[str, str]) -> Response:
+    async def _value(
+        self, scope: Scope, path: str, params: Mapping[str, str], headers: Mapping[str, str], body: Body
+    ) -> Any:
+        """What the endpoint's function returns, for whoever passes all checks."""
+        endpoint = self._endpoint
+        client = scope["client"]
         request = Request(
             path=_decode(params, self._names),
-            raw_query=raw.query_string,
-            headers=raw.headers_lower,
-            ip=raw.remote_addr,
+            raw_query=_text(scope["query_string"]),
+            headers=headers,
+            ip=client[0] if client else "",
         )
-        if self._endpoint.auth is Auth.SERVER:
+        if endpoint.auth is Auth.SERVER:
             # The signature covers the body: read first, bounded.
-            request.raw_body = await _read(raw, self._endpoint.max_body_bytes)
-        if self._authenticate is not None:
-            await self._authenticate(request, raw)
-        self._guards.limiter.check(self._endpoint, request)
-        if self._endpoint.streams_body:
-            request.body_stream = raw.stream
-        elif self._endpoint.method != "GET" and self._endpoint.auth is not Auth.SERVER:
-            request.raw_body = await _read(raw, self._endpoint.max_body_bytes)
-        value = await self._function(request)
-        return value if isinstance(value, Response) else Response(body=encode(value))
+            request.raw_body = await body.read(endpoint.max_body_bytes)
+            await self._server(request, scope["method"], path)
+        elif self._authenticate is not None:
+            await self._authenticate(request)
+        self._guards.limiter.check(endpoint, request)
+        if endpoint.streams_body:
+            request.body_stream = body
+        elif endpoint.method != "GET" and endpoint.auth is not Auth.SERVER:
+            request.raw_body = await body.read(endpoint.max_body_bytes)
+        return await self._function(request)
 
-    async def _user(self, request: Request, _raw: falcon.asgi.Request) -> None:
+    async def _user(self, request: Request) -> None:
         query = request.query() if request.raw_query else None
         token = request.access_token
         if token is None:
@@ -234,32 +208,32 @@ class _Chain:
         if requester.is_locked and not self._endpoint.locked:
             raise errors.UserLocked("This account is locked.", soft_logout=True)
 
-    async def _optional_user(self, request: Request, raw: falcon.asgi.Request) -> None:
+    async def _optional_user(self, request: Request) -> None:
         if request.access_token is not None:
-            await self._user(request, raw)
+            await self._user(request)
 
-    async def _admin(self, request: Request, raw: falcon.asgi.Request) -> None:
-        await self._user(request, raw)
+    async def _admin(self, request: Request) -> None:
+        await self._user(request)
         if not request.requester.is_admin:
             raise errors.Forbidden("Only an administrator of this server may do this.")
 
-    async def _appservice(self, request: Request, _raw: falcon.asgi.Request) -> None:
+    async def _appservice(self, request: Request) -> None:
         token = request.access_token
         if token is None:
             raise errors.MissingToken("This needs the token of an application service.")
         request.identify(await self._guards.authenticator.appservice(token))
 
-    async def _anybody(self, request: Request, _raw: falcon.asgi.Request) -> None:
+    async def _anybody(self, request: Request) -> None:
         token = request.access_token
         requester = None if token is None else await self._guards.authenticator.appservice_or_none(token)
         if requester is not None:
             request.identify(requester)
 
-    async def _server(self, request: Request, raw: falcon.asgi.Request) -> None:
+    async def _server(self, request: Request, method: str, path: str) -> None:
         if self._guards.origins is None:
             raise errors.Unrecognized("Federation is off on this server.")
-        target = raw.path + (f"?{raw.query_string}" if raw.query_string else "")
-        request.origin = await self._guards.origins.origin(request, raw.method, target)
+        target = f"{path}?{request.raw_query}" if request.raw_query else path
+        request.origin = await self._guards.origins.origin(request, method, target)
 
 
 def _decode(params: Mapping[str, str], names: Mapping[str, str]) -> Mapping[str, str]:
@@ -273,42 +247,24 @@ def _decode(params: Mapping[str, str], names: Mapping[str, str]) -> Mapping[str,
         raise errors.InvalidParam("The path is not valid UTF-8.") from error
 
 
-async def _read(raw: falcon.asgi.Request, limit: int) -> bytes:
-    """The whole body.
-
-    Raises: EventTooLarge when it has more than `limit` bytes; then the rest is not read.
-    """
-    declared = raw.content_length
-    if declared is not None and declared > limit:
-        raise errors.EventTooLarge(f"The body may have at most {limit} bytes.")
-    body: bytes = await raw.stream.read(limit + 1)
-    if len(body) > limit:
-        raise errors.EventTooLarge(f"The body may have at most {limit} bytes.")
-    return body
-
-
-async def _discard(raw: falcon.asgi.Request) -> None:
-    """Read what a refused upload still sends: whoever is busy sending hears no answer, and finds the connection
-    closed instead. Bounded.
-    """
-    left = _DISCARDED_BYTES
+def _text(raw_query: bytes) -> str:
     try:
-        while left > 0 and (piece := await raw.stream.read(_DISCARDED_PIECE)):
-            left -= len(piece)
-    except BrokenOff:
-        return
+        return raw_query.decode()
+    except UnicodeDecodeError as error:
+        raise errors.InvalidParam("The query string is not valid UTF-8.") from error
 
 
-def _send(response: falcon.asgi.Response, answer: Response) -> None:
-    response.status = answer.status
-    response.set_headers(CORS_HEADERS)
-    if answer.headers:
-        response.set_headers(dict(answer.headers))
-    response.content_type = answer.content_type
-    if answer.stream is not None:
-        if answer.content_length is None:
-            response.stream = answer.stream
-        else:
-            response.set_stream(answer.stream, answer.content_length)
-    else:
-        response.data = encode(answer.body)
+def _headers(raw: Sequence[Header]) -> Mapping[str, str]:
+    """By names in lower case, as ASGI has them; what is given several times is one list."""
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
+    if len(headers) < len(raw):
+        several: dict[str, list[str]] = {}
+        for name, value in raw:
+            several.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+        headers = {name: ",".join(values) for name, values in several.items()}
+    return headers
+
+
+def _length(headers: Mapping[str, str]) -> int | None:
+    declared = headers.get("content-length", "")
+    return int(declared) if declared.isdecimal() and len(declared) < 20 else None

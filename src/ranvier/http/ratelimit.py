@@ -31,7 +31,8 @@ DEFAULT_ALLOWANCES: Final[Mapping[Rate, Allowance]] = {
     Rate.JOIN: Allowance(per_second=0.5, burst=20),
     Rate.INVITE: Allowance(per_second=0.3, burst=20),
     Rate.LOGIN: Allowance(per_second=0.1, burst=10),
-    Rate.REGISTRATION: Allowance(per_second=0.1, burst=5),
+    # One account takes three requests: one for the flows, one with the wish, one with the proof.
+    Rate.REGISTRATION: Allowance(per_second=0.3, burst=30),
     Rate.FEDERATION: Allowance(per_second=100, burst=1000),
     Rate.UPLOAD: Allowance(per_second=1, burst=30),
     Rate.MEDIA: Allowance(per_second=50, burst=1000),
@@ -59,6 +60,9 @@ class TokenBuckets:
         requester = request.requester_or_none
         if requester is not None and requester.is_unlimited:
             return
+        if requester is not None and requester.message_rate is not None and endpoint.rate is Rate.MESSAGE:
+            per_second, burst = requester.message_rate
+            allowance = Allowance(per_second, max(burst, 1))
         caller = request.origin or (requester.user_id if requester is not None else request.ip)
         self._take((endpoint.rate, caller), allowance)
 

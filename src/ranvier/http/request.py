@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from typing import Final, Protocol, TypeVar, overload
-from urllib.parse import parse_qs
+from urllib.parse import unquote
 
 import msgspec
 
@@ -25,7 +25,9 @@ class BodyStream(Protocol):
 class Request:
     """One request. `requester` or `origin` is set when the endpoint's `auth` demands it."""
 
-    __slots__ = ("_requester", "body_stream", "headers", "ip", "origin", "path", "raw_body", "raw_query")
+    __slots__ = (
+        *("_query", "_requester", "body_stream", "headers", "ip", "origin", "path", "raw_body", "raw_query"),
+    )
 
     def __init__(
         self, *, path: Mapping[str, str], raw_query: str, headers: Mapping[str, str], ip: str
@@ -38,6 +40,7 @@ class Request:
         self.body_stream: BodyStream | None = None
         self.origin: ServerName | None = None
         self._requester: Requester | None = None
+        self._query: Query | None = None
 
     @property
     def requester(self) -> Requester:
@@ -69,7 +72,10 @@ class Request:
         return None
 
     def query(self) -> "Query":
-        return Query(self.raw_query)
+        """Raises: InvalidParam."""
+        if self._query is None:
+            self._query = Query(self.raw_query)
+        return self._query
 
     def json(self, *, empty_is_object: bool = False) -> JsonObject:
         """The body as an opaque JSON object.
@@ -115,12 +121,17 @@ class Query:
     __slots__ = ("_values",)
 
     def __init__(self, raw: str) -> None:
-        try:
-            self._values = parse_qs(
-                raw, keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_FIELDS
-            )
-        except ValueError as error:
-            raise InvalidParam("The query string is not valid.") from error
+        """Raises: InvalidParam: too many parameters, or no UTF-8."""
+        self._values: dict[str, list[str]] = {}
+        if not raw:
+            return
+        pairs = raw.split("&")
+        if len(pairs) > MAX_QUERY_FIELDS:
+            raise InvalidParam(f"The query string has more than {MAX_QUERY_FIELDS} parameters.")
+        for pair in pairs:
+            name, _, value = pair.partition("=")
+            if pair:
+                self._values.setdefault(_decode(name), []).append(_decode(value))
 
     @overload
     def text(self, name: str) -> str | None: ...
@@ -167,3 +178,13 @@ class Query:
         if value not in choices:
             raise InvalidParam(f"The query parameter {name} must be one of: {', '.join(choices)}.")
         return value
+
+
+def _decode(text: str) -> str:
+    """Spec: WHATWG URL, "application/x-www-form-urlencoded parsing". Raises: InvalidParam."""
+    if "%" not in text and "+" not in text:
+        return text
+    try:
+        return unquote(text.replace("+", " "), errors="strict")
+    except UnicodeDecodeError as error:
+        raise InvalidParam("The query string is not valid UTF-8.") from error

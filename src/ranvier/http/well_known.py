@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from ranvier.core.canonical_json import JsonObject
 from ranvier.core.errors import NotFound
 from ranvier.core.identifiers import ServerName
 from ranvier.http.endpoint import Api, Auth, Rate, endpoint
@@ -12,12 +13,17 @@ class WellKnown:
     """The documents below /.well-known/matrix."""
 
     def __init__(
-        self, server_name: ServerName, public_base_url: str | None, support: Mapping[str, object]
+        self,
+        server_name: ServerName,
+        public_base_url: str | None,
+        support: Mapping[str, object],
+        rtc_transports: Sequence[JsonObject] = (),
     ) -> None:
-        """`support`: see `support_document`; empty where nobody is named."""
+        """`support`: see `support_document`; empty where nobody is named. `rtc_transports`: of calls (MSC4143)."""
         self._server_name = server_name
         self._public_base_url = public_base_url
         self._support = support
+        self._rtc_transports = rtc_transports
 
     @endpoint(
         "GET",
@@ -27,10 +33,13 @@ class WellKnown:
         api=Api.CLIENT,
         rate=Rate.NONE,
     )
-    async def client(self, _request: Request) -> dict[str, dict[str, str]]:
+    async def client(self, _request: Request) -> JsonObject:
         if self._public_base_url is None:
             raise NotFound("This server has no public_base_url: use the address that you know.")
-        return {"m.homeserver": {"base_url": self._public_base_url}}
+        document: JsonObject = {"m.homeserver": {"base_url": self._public_base_url}}
+        if self._rtc_transports:
+            document["org.matrix.msc4143.rtc_foci"] = self._rtc_transports
+        return document
 
     @endpoint(
         "GET",

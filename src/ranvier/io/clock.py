@@ -16,6 +16,14 @@ _TIMER_LIMIT: Final = 1_000_000
 """How many timers `run` fires before it takes the awaited thing for one that never ends."""
 
 
+class Timer(Protocol):
+    """What is to happen at a time."""
+
+    def cancel(self) -> None:
+        """Let it not happen, if it has not yet."""
+        ...
+
+
 class Clock(Protocol):
     """What a service needs of time."""
 
@@ -35,6 +43,10 @@ class Clock(Protocol):
         """Cancel the body after `seconds` (None: never) and raise TimeoutError in its place."""
         ...
 
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        """Call `callback` on the event loop after `seconds`. A tenth of what `timeout` costs."""
+        ...
+
 
 class SystemClock:
     """The time of this machine and of the running event loop."""
@@ -51,6 +63,9 @@ class SystemClock:
     def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
         return asyncio.timeout(seconds)
 
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        return asyncio.get_running_loop().call_later(seconds, callback)
+
 
 class _Timer:
     """A callback due at a time; timers due together fire in the order in which they were set."""
@@ -64,6 +79,9 @@ class _Timer:
 
     def __lt__(self, other: "_Timer") -> bool:
         return (self.due_us, self.number) < (other.due_us, other.number)
+
+    def cancel(self) -> None:
+        self.callback = None
 
 
 class VirtualClock:
@@ -95,7 +113,7 @@ class VirtualClock:
         try:
             await woken
         finally:
-            timer.callback = None
+            timer.cancel()
 
     @asynccontextmanager
     async def timeout(self, seconds: float | None) -> AsyncIterator[None]:
@@ -108,7 +126,10 @@ class VirtualClock:
             try:
                 yield
             finally:
-                timer.callback = None
+                timer.cancel()
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        return self._set_timer(seconds, callback)
 
     @contextmanager
     def hold(self) -> Iterator[None]:

@@ -1,4 +1,5 @@
-"""The program that decodes pictures, in a process of its own: `python -m ranvier.io.picture_worker`.
+"""The program that decodes pictures and reads web pages, in a process of its own:
+`python -m ranvier.io.picture_worker`.
 
 It reads jobs from standard input and writes results to standard output, each a line of JSON and then so many bytes,
 and ends with its input. It opens no file: limits of the kernel hold it. What it is given may be hostile.
@@ -22,6 +23,8 @@ from PIL import (
     PngImagePlugin,
     WebPImagePlugin,
 )
+
+from ranvier.io.open_graph import decode_page, read_properties
 
 # Decoders that are needed, and no more: each is a way in. They are loaded before the limits are set.
 DECODERS: Final = (
@@ -191,13 +194,16 @@ def do_job(job: dict[str, Any], source: bytes) -> tuple[dict[str, Any], bytes]:
     try:
         if job["do"] == "measure":
             return measure(source), b""
+        if job["do"] == "read page":
+            page = decode_page(source, job["content_type"])
+            return {}, json.dumps(read_properties(page, job["url"])).encode()
         return make_thumbnail(
             source, (job["width"], job["height"]), crop=job["crop"], animated=job["animated"]
         )
     except (TooLarge, Image.DecompressionBombError, MemoryError):
         return {"fault": "too large"}, b""
     except Exception as error:  # decoders raise whatever they like over a hostile file
-        return {"fault": f"no picture: {type(error).__name__}"}, b""
+        return {"fault": f"not decoded: {type(error).__name__}"}, b""
 
 
 def serve(jobs: BinaryIO, results: BinaryIO) -> None:

@@ -1,9 +1,11 @@
-"""Pictures are decoded in other processes: they get bytes and give bytes, and are killed when they take too long."""
+"""Pictures and web pages are decoded in other processes: they get bytes and give bytes, and are killed when they
+take too long.
+"""
 
 import asyncio
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, Mapping, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -17,7 +19,7 @@ IDLE_S: Final = 60.0
 
 
 class NoPicture(Exception):
-    """These bytes are no picture that can be decoded."""
+    """These bytes are no picture (or page) that can be decoded."""
 
 
 class PictureTooLarge(NoPicture):
@@ -33,7 +35,7 @@ class Picture(msgspec.Struct, frozen=True):
 
 
 class Source(msgspec.Struct, frozen=True):
-    """The bytes of a picture, and how many they are."""
+    """The bytes of a picture or page, and how many they are."""
 
     length: int
     chunks: AsyncIterable[bytes]
@@ -52,6 +54,12 @@ class Pictures(Protocol):
         ...
 
 
+class Pages(Protocol):
+    async def read_page(self, source: Source, content_type: str, url: str) -> Mapping[str, str]:
+        """What an HTML page at `url` says about itself: see `io.open_graph`. Raises: as `Pictures`."""
+        ...
+
+
 class _Died(Exception):
     """The process ended in the middle of a job."""
 
@@ -63,6 +71,8 @@ class _Job(msgspec.Struct, frozen=True):
     height: int = 0
     crop: bool = False
     animated: bool = False
+    content_type: str = ""
+    url: str = ""
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -74,7 +84,10 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 class PictureProcesses:
-    """`Pictures` in at most `count` processes, started when they are needed. A worker: `run` ends them when idle."""
+    """`Pictures` and `Pages` in at most `count` processes, started when they are needed.
+
+    A worker: `run` ends them when idle.
+    """
 
     name = "picture processes"
 
@@ -92,6 +105,11 @@ class PictureProcesses:
     ) -> tuple[Picture, bytes]:
         job = _Job("thumbnail", source.length, box[0], box[1], crop, animated)
         return await self._do(job, source)
+
+    async def read_page(self, source: Source, content_type: str, url: str) -> Mapping[str, str]:
+        job = _Job("read page", source.length, content_type=content_type, url=url)
+        _, properties = await self._do(job, source)
+        return msgspec.json.decode(properties, type=dict[str, str])
 
     async def run(self) -> None:
         """End processes that have nothing to do; all of them, in the end."""

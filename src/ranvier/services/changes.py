@@ -33,6 +33,10 @@ class Changed(msgspec.Struct, frozen=True):
     presence: AbstractSet[int] = frozenset()  # user_nids whose presence changed, likewise
 
 
+_NONE: Final[frozenset[int]] = frozenset()
+NOTHING: Final = Changed(_NONE, False, _NONE)
+
+
 class _Log:
     """The changes of one kind, in the order of their positions, and the newest of each key."""
 
@@ -51,13 +55,17 @@ class _Log:
         self.keys.append(key)
         self.newest[key] = position
 
-    def between(self, since: int, until: int) -> set[int]:
+    def between(self, since: int, until: int) -> AbstractSet[int]:
         """The keys that changed in `(since, until]`."""
+        if not self.positions or self.positions[-1] <= since:
+            return _NONE
         start = bisect_right(self.positions, since)
         return set(self.keys[start : bisect_right(self.positions, until, start)])
 
-    def of(self, keys: AbstractSet[int], since: int) -> set[int]:
+    def of(self, keys: AbstractSet[int], since: int) -> AbstractSet[int]:
         """Those of `keys` that changed after `since`."""
+        if not self.positions or self.positions[-1] <= since:
+            return _NONE
         start = bisect_right(self.positions, since)
         if len(self.keys) - start < len(keys):
             return {key for key in self.keys[start:] if key in keys}
@@ -78,6 +86,7 @@ class Changes:
     def __init__(self, position: int, log_length: int = LOG_LENGTH) -> None:
         """`position`: what is known begins here; earlier changes are for the tables to tell."""
         self._floor = position
+        self._newest = position
         self._log_length = log_length
         self._logs = {kind: _Log() for kind in _KINDS}
 
@@ -88,6 +97,7 @@ class Changes:
             if log is None:
                 continue
             log.add(hint.key, hint.position)
+            self._newest = max(self._newest, log.positions[-1])
             if len(log.keys) > 2 * self._log_length:
                 self._floor = max(self._floor, log.trim(self._log_length))
 
@@ -95,16 +105,19 @@ class Changes:
         """Changes up to `position` may have been missed."""
         self._logs = {kind: _Log() for kind in _KINDS}
         self._floor = position
+        self._newest = max(self._newest, position)
 
     def since(self, since: int, until: int, user_nid: int, rooms: AbstractSet[int]) -> Changed | None:
         """What changed for a user in `(since, until]`, or None when that is further back than is remembered.
 
         Of rooms and of the user, what changed after `until` may be told as well.
-        Cost: the number of rooms that changed after `since`, or of `rooms` where that is less; and the users
-        whose device lists or presence changed.
+        Cost: nothing if nothing at all changed after `since`; else the number of rooms that did, or of `rooms`
+        where that is less; and the users whose device lists or presence changed.
         """
         if since < self._floor:
             return None
+        if since >= self._newest:
+            return NOTHING
         logs = self._logs
         return Changed(
             logs[Kind.ROOM].of(rooms, since),
@@ -112,6 +125,27 @@ class Changes:
             logs[Kind.DEVICE_LIST].between(since, until),
             logs[Kind.PRESENCE].between(since, until),
         )
+
+    def own_since(self, since: int, user_nid: int) -> bool:
+        """Whether anything of a user's own may have changed after `since`."""
+        return since < self._floor or self._logs[Kind.USER].newest.get(user_nid, 0) > since
+
+
+class Wakeup:
+    """One who waits: inside it, a future that is done when something changes."""
+
+    __slots__ = ("_future", "_waiting")
+
+    def __init__(self, waiting: dict[asyncio.Future[None], None]) -> None:
+        self._waiting = waiting
+        self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def __enter__(self) -> asyncio.Future[None]:
+        self._waiting[self._future] = None
+        return self._future
+
+    def __exit__(self, *_raised: object) -> None:
+        self._waiting.pop(self._future, None)
 
 
 class Subscription:
@@ -122,25 +156,25 @@ class Subscription:
     def __init__(self, user_nid: int) -> None:
         self.user_nid = user_nid
         self.rooms: frozenset[int] = frozenset()
-        self.waiting: set[asyncio.Future[None]] = set()
+        # In the order in which they came, as all of the kind below: a simulation must not depend on addresses.
+        self.waiting: dict[asyncio.Future[None], None] = {}
 
-    @contextmanager
-    def wakeup(self) -> Iterator[asyncio.Future[None]]:
+    def wakeup(self) -> Wakeup:
         """A future that is done when something changes for this user from here on.
 
         Whoever enters looks once more for changes before awaiting it, so that nothing falls in between.
         """
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.waiting.add(future)
-        try:
-            yield future
-        finally:
-            self.waiting.discard(future)
+        return Wakeup(self.waiting)
 
     def wake(self) -> None:
         for future in self.waiting:
-            if not future.done():
-                future.set_result(None)
+            settle(future)
+
+
+def settle(future: asyncio.Future[None]) -> None:
+    """Wake who awaits it, if nobody has yet."""
+    if not future.done():
+        future.set_result(None)
 
 
 class Waiters:
@@ -148,8 +182,8 @@ class Waiters:
 
     def __init__(self) -> None:
         self._by_user: dict[int, Subscription] = {}
-        self._by_room: defaultdict[int, set[Subscription]] = defaultdict(set)
-        self._watchers: set[Subscription] = set()
+        self._by_room: defaultdict[int, dict[Subscription, None]] = defaultdict(dict)
+        self._watchers: dict[Subscription, None] = {}
         self._on_close: list[Callable[[], None]] = []
         self.is_closed = False  # the server stops: nobody is to wait any more
 
@@ -173,7 +207,7 @@ class Waiters:
             for room in subscription.rooms - rooms:
                 self._leave(room, subscription)
             for room in rooms - subscription.rooms:
-                self._by_room[room].add(subscription)
+                self._by_room[room][subscription] = None
             subscription.rooms = rooms
         return subscription
 
@@ -181,13 +215,12 @@ class Waiters:
     def watch_room(self, room_nid: int) -> Iterator[asyncio.Future[None]]:
         """A future as of `Subscription.wakeup`, for somebody who listens to one room from outside."""
         watcher = Subscription(0)
-        self._by_room[room_nid].add(watcher)
-        self._watchers.add(watcher)
+        self._by_room[room_nid][watcher] = self._watchers[watcher] = None
         try:
             with watcher.wakeup() as woken:
                 yield woken
         finally:
-            self._watchers.discard(watcher)
+            self._watchers.pop(watcher, None)
             self._leave(room_nid, watcher)
 
     def unsubscribe(self, user_nid: int) -> None:
@@ -230,6 +263,6 @@ class Waiters:
 
     def _leave(self, room: int, subscription: Subscription) -> None:
         members = self._by_room[room]
-        members.discard(subscription)
+        members.pop(subscription, None)
         if not members:
             del self._by_room[room]

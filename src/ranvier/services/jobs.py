@@ -8,7 +8,14 @@ from typing import Final
 from ranvier.io.clock import Clock
 from ranvier.io.randomness import Randomness
 from ranvier.store.database import Database, Hint, Kind
-from ranvier.store.tables.jobs import Job, complete_job, find_next_run_ms, lease_jobs, postpone_job
+from ranvier.store.tables.jobs import (
+    Job,
+    complete_job,
+    find_next_run_ms,
+    lease_jobs,
+    postpone_job,
+    release_jobs,
+)
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +67,16 @@ class JobRunner:
 
     async def _do_some(self) -> None:
         now_ms = self._clock.now_ms()
-        jobs = await self._db.write(lease_jobs, self._kind, self._lease, now_ms, now_ms + LEASE_MS, self._at_once)
-        for job in jobs:
-            await self._do(job)
+        jobs = await self._db.write(
+            lease_jobs, self._kind, self._lease, now_ms, now_ms + LEASE_MS, self._at_once
+        )
+        try:
+            for job in jobs:
+                await self._do(job)
+        except asyncio.CancelledError:
+            # The process stops: who runs them next need not wait until the lease ends.
+            await self._db.write(release_jobs, self._lease, self._clock.now_ms())
+            raise
 
     async def _do(self, job: Job) -> None:
         try:

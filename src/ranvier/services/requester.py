@@ -19,3 +19,4 @@ class Requester(msgspec.Struct, frozen=True, kw_only=True):
     is_locked: bool = False
     appservice_id: str | None = None  # set when an application service asks
     is_unlimited: bool = False  # how often it asks is not counted
+    message_rate: tuple[float, int] | None = None  # messages a second and burst that hold for this user alone

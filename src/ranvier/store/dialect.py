@@ -63,8 +63,8 @@ WORDS: Final[Mapping[Engine, Mapping[str, str]]] = {
         "greatest": "MAX",
         "least": "MIN",
         # Around bytes that are UTF-8, to compare them as text.
-        "utf8": "CAST(",
-        "end_utf8": " AS TEXT)",
+        "decoded": "CAST(",
+        "end_decoded": " AS TEXT)",
         # At the end of a SELECT: take rows that nobody else is taking. There is one writer only.
         "skip_locked": "",
         "for_update": "",
@@ -80,8 +80,8 @@ WORDS: Final[Mapping[Engine, Mapping[str, str]]] = {
         "without_rowid": "",
         "greatest": "GREATEST",
         "least": "LEAST",
-        "utf8": "convert_from(",
-        "end_utf8": ", 'UTF8')",
+        "decoded": "convert_from(",
+        "end_decoded": ", 'UTF8')",
         "skip_locked": "FOR UPDATE SKIP LOCKED",
         "for_update": "FOR UPDATE",
     },

@@ -20,7 +20,7 @@ export async function until(what, condition, seconds = 60) {
     throw new Error(`waited in vain: ${what instanceof Function ? what() : what}`);
 }
 
-async function start(baseUrl, session, options) {
+async function start(baseUrl, session, { threadSupport = false, ...options } = {}) {
     const client = sdk.createClient({
         baseUrl,
         accessToken: session.access_token,
@@ -33,7 +33,8 @@ async function start(baseUrl, session, options) {
     // At a gap the SDK throws messages away that come before one of its own: let there be none.
     const filter = new sdk.Filter(session.user_id);
     filter.setTimelineLimit(200);
-    await client.startClient({ initialSyncLimit: 200, filter });
+    if (threadSupport) filter.setUnreadThreadNotifications(true);
+    await client.startClient({ initialSyncLimit: 200, filter, threadSupport });
     await until("the first sync", () => client.isInitialSyncComplete());
     return client;
 }

@@ -5,7 +5,7 @@ from functools import partial
 import msgspec
 
 from ranvier.app.compose.appservices import Bridges
-from ranvier.app.compose.foundation import Composed, Foundation, offered_versions
+from ranvier.app.compose.foundation import Composed, Foundation, Ports, offered_versions
 from ranvier.app.config import Config
 from ranvier.core.room_versions import ROOM_VERSIONS, RoomVersion, get_room_version
 from ranvier.http.client.account_data import AccountData
@@ -18,6 +18,7 @@ from ranvier.http.client.filter import FilterEndpoints
 from ranvier.http.client.login import Login as LoginEndpoints
 from ranvier.http.client.login_token import LoginTokenEndpoints
 from ranvier.http.client.logout import Logout as LogoutEndpoints
+from ranvier.http.client.mail_confirmation import MailConfirmation
 from ranvier.http.client.openid import OpenIdEndpoints
 from ranvier.http.client.password_management import PasswordManagement
 from ranvier.http.client.profile import Profile
@@ -28,7 +29,8 @@ from ranvier.http.client.shared_secret import SharedSecret
 from ranvier.http.client.tags import Tags
 from ranvier.http.client.whoami import Whoami
 from ranvier.services.accounts.account_data import AccountDataStore
-from ranvier.services.accounts.creation import AccountCreation
+from ranvier.services.accounts.creation import AccountCreation, IsReserved
+from ranvier.services.accounts.email_validation import EmailValidations
 from ranvier.services.accounts.filters import Filters
 from ranvier.services.accounts.last_seen import LastSeen
 from ranvier.services.accounts.login import Login
@@ -45,10 +47,10 @@ from ranvier.services.accounts.registration import Registration, RegistrationPol
 from ranvier.services.accounts.registration_tokens import RegistrationTokens
 from ranvier.services.accounts.sessions import SessionDrafts
 from ranvier.services.accounts.shared_secret import Nonces, SharedSecretRegistration
-from ranvier.services.accounts.stages import DummyStage, PasswordStage, RegistrationTokenStage
+from ranvier.services.accounts.stages import DummyStage, EmailStage, PasswordStage, RegistrationTokenStage
 from ranvier.services.accounts.sweeping import Sweeper
 from ranvier.services.accounts.threepids import Threepids
-from ranvier.services.accounts.uia import UserInteractive
+from ranvier.services.accounts.uia import EMAIL_IDENTITY, OWNER, UserInteractive
 from ranvier.services.accounts.whois import look_up_whois
 from ranvier.services.devices.devices import Devices
 
@@ -72,7 +74,7 @@ def lay_accounts(foundation: Foundation) -> Accounts:
     passwords = Passwords(ports.password_cost, config.registration.min_password_length)
     wrong = WrongPasswords(clock.monotonic) if config.rate_limits.enabled else None
     owners = Owners(config.name, db, passwords, wrong)
-    stages = (DummyStage(), PasswordStage(owners), RegistrationTokenStage(db, clock))
+    stages = (DummyStage(), PasswordStage(owners), RegistrationTokenStage(db, clock), EmailStage(db, clock))
     return Accounts(
         uia=UserInteractive(db, clock, randomness, stages),
         creation=AccountCreation(db, foundation.interner, clock),
@@ -90,11 +92,14 @@ def compose_accounts(
     """`fetch_profile` asks other servers."""
     ports = foundation.ports
     store = AccountDataStore(ports.db, foundation.interner)
+    validations = _validations(ports)
+    pages = [] if validations is None else [MailConfirmation(validations)]
     return Composed(
         endpoints=[
             *_sessions(foundation, accounts, bridges),
             *_registration(foundation, accounts, bridges),
-            AdministrativeContact(Threepids(ports.db), accounts.uia),
+            AdministrativeContact(Threepids(ports.db, ports.clock), accounts.uia, validations),
+            *pages,
             DeviceManagement(Devices(ports.db, ports.clock, accounts.uia, accounts.last_seen)),
             Profile(
                 Profiles(
@@ -109,7 +114,7 @@ def compose_accounts(
             Capabilities(
                 get_room_version(ports.config.rooms.default_version),
                 _unstable_versions(ports.config),
-                _unstable_capabilities(ports.config),
+                _capabilities(ports.config),
             ),
             Fallback(ports.config.name, accounts.uia),
         ],
@@ -117,9 +122,18 @@ def compose_accounts(
     )
 
 
+def _validations(ports: Ports) -> EmailValidations | None:
+    """None where no mail is sent."""
+    url = ports.config.public_base_url
+    if ports.mailer is None or url is None:
+        return None
+    return EmailValidations(ports.db, ports.clock, ports.randomness, ports.mailer, ports.config.name, url)
+
+
 def _sessions(foundation: Foundation, accounts: Accounts, bridges: Bridges) -> list[object]:
     ports = foundation.ports
     db, clock, uia = ports.db, ports.clock, accounts.uia
+    flows = OWNER if ports.mailer is None else (*OWNER, (EMAIL_IDENTITY,))
     return [
         LoginEndpoints(
             Login(db, clock, accounts.owners, accounts.passwords, accounts.drafts),
@@ -130,7 +144,7 @@ def _sessions(foundation: Foundation, accounts: Accounts, bridges: Bridges) -> l
         LogoutEndpoints(Logout(db)),
         Refresh(Refreshing(db, accounts.drafts)),
         Whoami(),
-        PasswordManagement(PasswordChange(db, uia, accounts.passwords)),
+        PasswordManagement(PasswordChange(db, uia, accounts.passwords, flows)),
     ]
 
 
@@ -138,7 +152,7 @@ def _registration(foundation: Foundation, accounts: Accounts, bridges: Bridges) 
     ports = foundation.ports
     config = ports.config
     policy = RegistrationPolicy(
-        config.name, config.registration.mode, config.registration.guests, bridges.registry.is_reserved
+        config.name, config.registration.mode, config.registration.guests, _is_reserved(config, bridges)
     )
     registration = Registration(
         policy, accounts.creation, accounts.uia, accounts.passwords, accounts.drafts, ports.randomness
@@ -156,16 +170,26 @@ def _registration(foundation: Foundation, accounts: Accounts, bridges: Bridges) 
     return endpoints
 
 
+def _is_reserved(config: Config, bridges: Bridges) -> IsReserved:
+    """User ids that nobody can register: those of application services, and the one for server notices."""
+    notices = config.server_notices.user
+    own = None if notices is None else f"@{notices}:{config.name}"
+    return lambda user_id: user_id == own or bridges.registry.is_reserved(user_id)
+
+
 def _unstable_versions(config: Config) -> list[RoomVersion]:
     return [version for name, version in offered_versions(config).items() if name not in ROOM_VERSIONS]
 
 
-def _unstable_capabilities(config: Config) -> dict[str, object]:
-    """What proposals of today let a user do."""
+def _capabilities(config: Config) -> dict[str, object]:
+    """What the configuration lets everybody do."""
     delays = config.delayed_events
-    return {
+    capabilities: dict[str, object] = {
         "org.matrix.msc4140.delayed_events": {
             "max_delay_ms": delays.max_delay_ms,
             "max_scheduled": delays.max_scheduled,
         }
     }
+    if config.mail.host is not None:
+        capabilities["m.3pid_changes"] = {"enabled": True}
+    return capabilities

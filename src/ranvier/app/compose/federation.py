@@ -67,6 +67,7 @@ class Intake(msgspec.Struct, frozen=True):
     policies: PolicyServers
     queues: RoomQueues
     backfilling: Backfilling
+    claimed: ClaimedStates
 
 
 def lay_remote(foundation: Foundation) -> Remote:
@@ -95,7 +96,9 @@ def lay_intake(foundation: Foundation, remote: Remote) -> Intake:
     receiving = Receiving(db, checking, missing, outliers, claimed, admission, clock)
     past = Past(db, interner, nodes, outliers, clock)
     backfilling = Backfilling(db, interner, missing, receiving, past, clock)
-    return Intake(checking, missing, outliers, admission, policies, RoomQueues(receiving), backfilling)
+    return Intake(
+        checking, missing, outliers, admission, policies, RoomQueues(receiving), backfilling, claimed
+    )
 
 
 def compose_federation(

@@ -11,7 +11,7 @@ from ranvier.core.appservices.registration import Registration
 from ranvier.core.room_versions import BRIDGED_2014, ROOM_VERSIONS, RoomVersion
 from ranvier.core.signing import SigningKey
 from ranvier.io.clock import Clock
-from ranvier.io.ports import HttpClient, Resolver
+from ranvier.io.ports import HttpClient, Mailer, Resolver
 from ranvier.io.randomness import Randomness
 from ranvier.services.accounts.passwords import DEFAULT_COST, PasswordCost
 from ranvier.services.changes import Changes, Waiters
@@ -55,6 +55,7 @@ class Ports(msgspec.Struct, frozen=True):
     registry: CollectorRegistry
     network: Network
     registrations: Sequence[Registration] = ()  # of application services
+    mailer: Mailer | None = None  # None: no mail is sent
     password_cost: PasswordCost = DEFAULT_COST
 
     async def close(self) -> None:

@@ -26,6 +26,7 @@ from ranvier.services.rooms.aliases import Aliases, FetchAlias
 from ranvier.services.rooms.elsewhere import Elsewhere
 from ranvier.services.rooms.history import FillGap
 from ranvier.services.rooms.remote import RemoteRooms
+from ranvier.services.rooms.wholeness import Wholeness
 
 
 class OtherServers(msgspec.Struct, frozen=True):
@@ -56,7 +57,7 @@ def lay_federation_2014(
     showing = Showing(db, ledger, foundation.writers, interner, signer, clock, randomness)
     outgoing = Outgoing(db, peers, clock, randomness)
     waiting = Waiting()
-    store = RoomStore(db, interner, nodes, foundation.live, clock)
+    store = RoomStore(db, interner, nodes, foundation.live, Wholeness(db, clock), clock)
     elsewhere = Elsewhere(db, interner, nodes, foundation.live, clock)
     entering = Entering(db, interner, ledger, store, elsewhere, peers, signer)
     admitting = Admitting(db, ledger, peers, showing, entering, waiting)

@@ -7,6 +7,7 @@ from ranvier.http.client.room_event_by_timestamp import RoomEventByTimestamp
 from ranvier.http.client.room_history import RoomHistory
 from ranvier.http.client.room_initial_sync import RoomInitialSync
 from ranvier.http.client.search import ServerSideSearch
+from ranvier.http.client.thread_subscriptions import ThreadSubscriptions
 from ranvier.http.client.threads_list import ThreadsList
 from ranvier.http.client.user_directory import UserDirectory
 from ranvier.services.message_search.indexing import SearchIndexer
@@ -21,6 +22,8 @@ from ranvier.services.rooms.showing import Showing
 from ranvier.services.rooms.snapshots import Snapshots
 from ranvier.services.rooms.threads import Threads
 from ranvier.services.rooms.timestamps import Timestamps
+from ranvier.services.thread_subscriptions.listing import ThreadSubscriptionList
+from ranvier.services.thread_subscriptions.subscribing import ThreadSubscribing
 from ranvier.services.user_directory.indexing import DirectoryIndexer
 from ranvier.services.user_directory.searching import UserSearch
 
@@ -40,6 +43,7 @@ def compose_history(foundation: Foundation, fill_gap: FillGap, fetch_near: Fetch
             EventContexts(Contexts(db, clock, showing, pages)),
             EventRelations(Relations(db, clock, showing, pages)),
             ThreadsList(Threads(db, clock, showing, aggregations)),
+            ThreadSubscriptions(ThreadSubscribing(db, showing), ThreadSubscriptionList(db)),
             RoomEventByTimestamp(Timestamps(db, showing, fetch_near, fill_gap)),
             UserDirectory(UserSearch(db, interner, directory)),
             ServerSideSearch(MessageSearch(db, clock, interner, words, showing, pages)),

@@ -64,7 +64,7 @@ def compose_media(foundation: Foundation, remote: Remote | None) -> Composed:
     if config.url_previews.enabled:
         images = PreviewImages(db, interner, storing, blobs, pictures, clock, ports.randomness)
         web = Web(ports.network.http, config.url_previews.denied_hosts)
-        endpoints.append(UrlPreviewEndpoint(UrlPreviews(db, web, images, clock)))
+        endpoints.append(UrlPreviewEndpoint(UrlPreviews(db, web, pictures, images, clock)))
     return Composed(endpoints=endpoints, workers=[pictures, sweeper])
 
 

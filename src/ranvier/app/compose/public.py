@@ -1,6 +1,7 @@
 """What everybody may ask without an account: what runs here, and how it is found."""
 
 from ranvier.app.compose.foundation import Composed, Foundation
+from ranvier.app.compose.rtc import rtc_transports
 from ranvier.app.config import SupportConfig
 from ranvier.http.client.versions import Versions
 from ranvier.http.health import Health
@@ -12,8 +13,27 @@ from ranvier.store.probe import probe
 # Every operation of these is served or stands in docs/endpoints.md with the reason why not.
 VERSIONS = tuple(f"v1.{minor}" for minor in range(1, 20))
 
+# What is no part of those versions, and what clients ask for by its old name although it is.
 UNSTABLE_FEATURES = {
-    "org.matrix.simplified_msc3575": True,  # MSC4186
+    "org.matrix.simplified_msc3575": True,  # MSC4186: sliding sync
+    "org.matrix.msc4140": True,  # delayed events
+    "org.matrix.msc4143": True,  # transports of calls
+    "org.matrix.msc4222": True,  # state after the timeline, in /sync
+    "org.matrix.msc4306": True,  # thread subscriptions
+    "org.matrix.msc4354": True,  # sticky events
+    "org.matrix.msc3391": True,  # deleting account data
+    "org.matrix.msc3814": True,  # dehydrated devices
+    "org.matrix.msc2285.stable": True,  # private receipts
+    "org.matrix.msc3030": True,  # events by their time
+    "org.matrix.msc3440.stable": True,  # threads
+    "org.matrix.msc3715.stable": True,  # the direction of /relations
+    "org.matrix.msc3827.stable": True,  # the directory by room type
+    "org.matrix.msc3856.stable": True,  # lists of threads
+    "org.matrix.msc3874": True,  # messages by relation
+    "org.matrix.msc3916.stable": True,  # authenticated media
+    "uk.half-shot.msc2666.query_mutual_rooms": True,
+    "uk.tcpip.msc4133": True,  # profile fields
+    "uk.tcpip.msc4133.stable": True,
 }
 
 
@@ -29,7 +49,7 @@ def compose_public(foundation: Foundation) -> Composed:
             Landing(config.name, registration_is_open=config.registration.mode == "open"),
             MetricsEndpoint(foundation.ports.registry),
             Versions(VERSIONS, UNSTABLE_FEATURES),
-            WellKnown(config.name, config.public_base_url, _support(config.support)),
+            WellKnown(config.name, config.public_base_url, _support(config.support), rtc_transports(config)),
         ]
     )
 

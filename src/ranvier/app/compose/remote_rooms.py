@@ -45,10 +45,13 @@ from ranvier.services.flows.remote_joining import RemoteJoining, RoomStore
 from ranvier.services.flows.remote_knocking import RemoteKnocking
 from ranvier.services.flows.remote_leaving import RemoteLeaving
 from ranvier.services.flows.remote_rooms import FederatedRooms
+from ranvier.services.jobs import JobRunner
 from ranvier.services.rooms.aliases import Aliases
+from ranvier.services.rooms.completing import COMPLETION, RUNNERS, Completing
 from ranvier.services.rooms.elsewhere import Elsewhere
 from ranvier.services.rooms.public_rooms import PublicRooms
 from ranvier.services.rooms.timeline import Author
+from ranvier.services.rooms.wholeness import Wholeness
 
 MAX_UNDER_WAY: Final = 200
 """Transactions to all servers together."""
@@ -61,10 +64,17 @@ def lay_remote_rooms(foundation: Foundation, remote: Remote, intake: Intake) -> 
     author = Author(ports.config.name, ports.signing_keys[0], clock, ports.randomness)
     handshake = Handshake(remote.requests, author)
     elsewhere = Elsewhere(db, interner, nodes, foundation.live, clock)
-    store = RoomStore(db, interner, nodes, foundation.live, clock)
+    store = RoomStore(db, interner, nodes, foundation.live, Wholeness(db, clock), clock)
     relaying = Relaying(db, intake.checking, intake.admission, intake.policies)
     return FederatedRooms(
-        RemoteJoining(handshake, intake.checking, store, intake.admission),
+        RemoteJoining(
+            handshake,
+            intake.checking,
+            store,
+            intake.admission,
+            intake.outliers,
+            omits_members=ports.config.federation.partial_joins,
+        ),
         RemoteKnocking(handshake, elsewhere, intake.checking),
         RemoteLeaving(handshake, elsewhere, author),
         RemoteInviting(db, interner, foundation.timeline, remote.requests, relaying),
@@ -118,6 +128,7 @@ def compose_remote_rooms(
     third_party = ThirdPartyInvites(
         db, interner, foundation.live, foundation.timeline, remote.requests, inviting, gate
     )
+    completing = Completing(db, interner, nodes, foundation.writers, intake.claimed, clock)
     claims = KeyClaims(db, interner, clock, RemoteKeyRequests(remote.requests))
     return Composed(
         endpoints=[
@@ -138,5 +149,9 @@ def compose_remote_rooms(
             outbound,
             DeviceUpdates(db, interner, clock, tells_names=tells_names),
             resync,
+            *(
+                JobRunner(db, clock, ports.randomness, COMPLETION, completing.run, at_once=1)
+                for _ in range(RUNNERS)
+            ),
         ],
     )

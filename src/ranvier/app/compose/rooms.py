@@ -4,6 +4,7 @@ from ranvier.app.compose.appservices import Bridges
 from ranvier.app.compose.foundation import Composed, Foundation, offered_versions
 from ranvier.core.room_versions import get_room_version
 from ranvier.http.client.create_room import CreateRoom
+from ranvier.http.client.delayed_events import DelayedEventEndpoints
 from ranvier.http.client.directory import Directory
 from ranvier.http.client.list_public_rooms import ListPublicRooms
 from ranvier.http.client.mutual_rooms import MutualRoomsEndpoint
@@ -14,6 +15,9 @@ from ranvier.http.client.room_state import RoomStateEndpoints
 from ranvier.http.client.room_summary import RoomSummaries
 from ranvier.http.client.room_upgrades import RoomUpgrades
 from ranvier.http.client.space_hierarchy import SpaceHierarchy
+from ranvier.services.delayed_events.scheduling import DelayedEvents, DelayLimits
+from ranvier.services.delayed_events.sending import DelayedSending
+from ranvier.services.ephemeral.presence import PresenceTracker
 from ranvier.services.rooms.aliases import Aliases, FetchAlias
 from ranvier.services.rooms.canonical_alias import CanonicalAliases
 from ranvier.services.rooms.changing_state import ChangingState
@@ -32,6 +36,7 @@ from ranvier.services.rooms.sending import Sending
 from ranvier.services.rooms.state import RoomState
 from ranvier.services.rooms.succession import Successions
 from ranvier.services.rooms.upgrading import Upgrading
+from ranvier.services.rooms.wholeness import Wholeness
 
 
 def compose_rooms(
@@ -41,6 +46,7 @@ def compose_rooms(
     fetch_page: FetchPage,
     spaces: RemoteSpaces | None,
     bridges: Bridges,
+    presence: PresenceTracker,
 ) -> Composed:
     """`fetch_alias` and `fetch_page` ask other servers' directories, `spaces` asks them about rooms."""
     fetch_space = no_remote_space if spaces is None else spaces.fetch
@@ -53,7 +59,7 @@ def compose_rooms(
     aliases = Aliases(
         db, interner, sight, timeline, clock, fetch_alias, bridges.registry, bridges.queries.summon_alias
     )
-    state = RoomState(db, interner, foundation.nodes, sight, foundation.presenting, clock)
+    state = RoomState(db, interner, foundation.nodes, sight, foundation.presenting, Wholeness(db, clock), clock)
     canonical_aliases = CanonicalAliases(db, interner, aliases.find_room)
     changing_state = ChangingState(
         timeline, membership, inviting, joining, canonical_aliases, Successions(db)
@@ -61,12 +67,18 @@ def compose_rooms(
     versions = offered_versions(foundation.ports.config)
     default_version = get_room_version(foundation.ports.config.rooms.default_version)
     creating = Creating(db, interner, timeline, inviting, clock, default_version, bridges.registry, versions)
+    sending = Sending(db, foundation.live, timeline, presence.note_activity)
+    delays = foundation.ports.config.delayed_events
+    limits = DelayLimits(delays.max_delay_ms, delays.max_scheduled)
+    delayed = DelayedEvents(db, clock, foundation.ports.randomness, limits)
+    delayed_sending = DelayedSending(db, clock, sending, changing_state)
     return Composed(
         endpoints=[
-            RoomSend(Sending(db, foundation.live, timeline)),
+            RoomSend(sending, delayed),
+            DelayedEventEndpoints(delayed, delayed_sending),
             CreateRoom(creating),
             RoomMembership(membership, joining, aliases),
-            RoomStateEndpoints(state, changing_state),
+            RoomStateEndpoints(state, changing_state, delayed),
             Directory(aliases),
             ListPublicRooms(PublicRooms(db, interner, fetch_page)),
             RoomSummaries(Previews(db, interner, fetch_summary), aliases),
@@ -74,5 +86,6 @@ def compose_rooms(
             SpaceHierarchy(Hierarchies(db, interner, fetch_space, clock)),
             MutualRoomsEndpoint(MutualRooms(db, interner)),
             ReportContent(Reporting(db, interner, clock)),
-        ]
+        ],
+        workers=[delayed_sending],
     )

@@ -23,7 +23,9 @@ def compose_sliding(foundation: Foundation, parts: SyncParts, presence: Presence
     db, clock = ports.db, ports.clock
     states = RoomStates(interner, foundation.nodes, foundation.presenting)
     rooms = RoomsReader(interner, parts.slices, states, parts.aggregations)
-    reader = SlidingReader(interner, parts.slices, rooms, ExtensionsReader(interner), clock)
+    reader = SlidingReader(
+        interner, parts.slices, rooms, ExtensionsReader(interner, parts.slices, clock), clock
+    )
     keeper = Keeper(db, clock)
     sync = SlidingSync(
         db,

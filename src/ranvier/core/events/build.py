@@ -39,6 +39,7 @@ class EventTemplate(msgspec.Struct, frozen=True, kw_only=True):
     sender: UserID
     content: JsonObject
     redacts: EventID | None = None  # put where the room version keeps it
+    sticky_ms: int | None = None  # for how long it is sticky (MSC4354)
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +59,7 @@ class _Parts(msgspec.Struct, frozen=True, gc=False):
     head: bytes
     content: bytes
     depth_and_id: bytes
+    sticky: bytes
     time_and_parents: bytes
     redacts: bytes
     room_and_sender: bytes
@@ -134,6 +136,7 @@ def _encode_parts(
         b'{"auth_events":%b,"content":' % _encode_ids(placement.auth_events, placement, version),
         _encode_content(content, version),
         depth if placement.event_id is None else depth + b',"event_id":' + orjson.dumps(placement.event_id),
+        b"" if template.sticky_ms is None else b',"msc4354_sticky":{"duration_ms":%d}' % template.sticky_ms,
         b',"origin_server_ts":%d,"prev_events":%b'
         % (placement.origin_server_ts, _encode_ids(placement.prev_events, placement, version)),
         redacts,
@@ -168,6 +171,7 @@ def _join_unsigned(parts: _Parts) -> bytes:
             parts.head,
             parts.content,
             parts.depth_and_id,
+            parts.sticky,
             parts.time_and_parents,
             parts.redacts,
             parts.room_and_sender,
@@ -177,7 +181,7 @@ def _join_unsigned(parts: _Parts) -> bytes:
 
 
 def _join_signed(parts: _Parts, hashes: bytes, kept_content: bytes) -> bytes:
-    # No room version keeps a top-level `redacts`.
+    # No room version keeps a top-level `redacts`, nor what makes an event sticky.
     return b"".join(
         (
             parts.head,
@@ -199,6 +203,7 @@ def _join_whole(parts: _Parts, hashes: bytes, server: ServerName, key: SigningKe
             parts.content,
             parts.depth_and_id,
             hashes,
+            parts.sticky,
             parts.time_and_parents,
             parts.redacts,
             parts.room_and_sender,

@@ -23,6 +23,7 @@ class _Stored(msgspec.Struct, gc=False):
     type: msgspec.Raw
     state_key: msgspec.Raw = msgspec.Raw()
     redacts: msgspec.Raw = msgspec.Raw()
+    msc4354_sticky: msgspec.Raw = msgspec.Raw()
 
 
 _STORED: Final = msgspec.json.Decoder(_Stored)
@@ -75,13 +76,14 @@ def client_head(json: bytes, event_id: EventID) -> bytes:
     redacts = b""
     if event_type == _REDACTION:
         content, redacts = _redacts_twice(content, bytes(stored.redacts))
-    state_key = bytes(stored.state_key)
+    state_key, sticky = bytes(stored.state_key), bytes(stored.msc4354_sticky)
     return b"".join(
         (
             b'{"content":',
             content,
             b',"event_id":',
             orjson.dumps(event_id),
+            b',"msc4354_sticky":' + sticky if sticky else b"",
             b',"origin_server_ts":',
             stored.origin_server_ts,
             redacts,

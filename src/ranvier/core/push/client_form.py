@@ -21,6 +21,7 @@ def build_push_rules(rules: UserRules, user_id: UserID) -> JsonObject:
                 for rule, is_default in iter_rules(rules, kind)
             ]
             for kind in RuleKind
+            if kind is not RuleKind.POSTCONTENT or rules.follows_threads
         }
     }
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from ranvier.core.globs import compile_glob, compile_word_glob, is_plain_word
 from ranvier.core.limits import MAX_SAFE_INTEGER, MIN_SAFE_INTEGER
 from ranvier.core.property_paths import PropertyPath, parse_property_path
-from ranvier.core.push.defaults import OWN_USER_ID
+from ranvier.core.push.defaults import OWN_USER_ID, THREAD_SUBSCRIPTION
 from ranvier.core.push.event import BODY, DEFAULT_NOTIFICATION_LEVEL, PushEvent, Test
 
 MAX_PATTERN_CHARS: Final = 512
@@ -77,7 +77,9 @@ def compile_default_conditions(conditions: Iterable[Mapping[str, Any]]) -> Condi
     shared: list[Test] = []
     by_own_id: list[Names] = []
     for condition in conditions:
-        if condition.get("value") == OWN_USER_ID:
+        if condition.get("kind") == THREAD_SUBSCRIPTION:
+            by_own_id.append(_subscribers if condition["subscribed"] else _others)
+        elif condition.get("value") == OWN_USER_ID:
             by_own_id.append(_names_in(parse_property_path(condition["key"])))
         elif condition.get("pattern") == OWN_USER_ID:
             by_own_id.append(_name_at(parse_property_path(condition["key"])))
@@ -178,6 +180,14 @@ def _is_scalar(value: object) -> bool:
     if isinstance(value, int):
         return MIN_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER
     return value is None or isinstance(value, str)
+
+
+def _subscribers(event: PushEvent) -> frozenset[str]:
+    return frozenset() if event.thread is None else event.thread.subscribers
+
+
+def _others(event: PushEvent) -> frozenset[str]:
+    return frozenset() if event.thread is None else event.thread.others
 
 
 def _names_in(path: PropertyPath) -> Names:

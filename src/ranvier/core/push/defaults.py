@@ -1,6 +1,7 @@
 """The rules that everybody has: the server-default rules of spec v1.19, in their order of importance.
 
-Spec: client-server API, push notifications, "Predefined Rules".
+Spec: client-server API, push notifications, "Predefined Rules"; for polls MSC3930, under the names that clients use
+until polls are in the specification.
 """
 
 from collections.abc import Mapping
@@ -24,6 +25,10 @@ _RING: Final[Action] = {"set_tweak": "sound", "value": "ring"}
 
 def _match(key: str, pattern: str) -> JsonObject:
     return {"kind": "event_match", "key": key, "pattern": pattern}
+
+
+def _match_poll(event: str) -> JsonObject:
+    return _match("type", f"org.matrix.msc3381.poll.{event}")
 
 
 _ONE_TO_ONE: Final[JsonObject] = {"kind": "room_member_count", "is": "2"}
@@ -71,11 +76,30 @@ _OVERRIDE: Final = (
         conditions=(_match("type", "m.room.server_acl"), _NO_STATE_KEY_TEXT),
     ),
     PushRule(
+        rule_id=".org.matrix.msc3930.rule.poll_response", actions=(), conditions=(_match_poll("response"),)
+    ),
+    PushRule(
         rule_id=".m.rule.suppress_edits",
         actions=(),
         conditions=(
             {"kind": "event_property_is", "key": r"content.m\.relates_to.rel_type", "value": "m.replace"},
         ),
+    ),
+)
+
+THREAD_SUBSCRIPTION: Final = "io.element.msc4306.thread_subscription"
+"""The kind of condition that looks at subscriptions. Spec: MSC4306."""
+
+_POSTCONTENT: Final = (
+    PushRule(
+        rule_id=".io.element.msc4306.rule.unsubscribed_thread",
+        actions=(),
+        conditions=({"kind": THREAD_SUBSCRIPTION, "subscribed": False},),
+    ),
+    PushRule(
+        rule_id=".io.element.msc4306.rule.subscribed_thread",
+        actions=(_NOTIFY, _SOUND),
+        conditions=({"kind": THREAD_SUBSCRIPTION, "subscribed": True},),
     ),
 )
 
@@ -95,11 +119,28 @@ _UNDERRIDE: Final = (
     PushRule(
         rule_id=".m.rule.encrypted", actions=(_NOTIFY,), conditions=(_match("type", "m.room.encrypted"),)
     ),
+    *(
+        rule
+        for event in ("start", "end")
+        for rule in (
+            PushRule(
+                rule_id=f".org.matrix.msc3930.rule.poll_{event}_one_to_one",
+                actions=(_NOTIFY, _SOUND),
+                conditions=(_ONE_TO_ONE, _match_poll(event)),
+            ),
+            PushRule(
+                rule_id=f".org.matrix.msc3930.rule.poll_{event}",
+                actions=(_NOTIFY,),
+                conditions=(_match_poll(event),),
+            ),
+        )
+    ),
 )
 
 DEFAULT_RULES: Final[Mapping[RuleKind, tuple[PushRule, ...]]] = {
     RuleKind.OVERRIDE: _OVERRIDE,
     RuleKind.CONTENT: (),
+    RuleKind.POSTCONTENT: _POSTCONTENT,
     RuleKind.ROOM: (),
     RuleKind.SENDER: (),
     RuleKind.UNDERRIDE: _UNDERRIDE,

@@ -47,6 +47,8 @@ def parse_rule(kind: RuleKind, rule_id: str, body: Mapping[str, Any]) -> PushRul
 
     Raises: InvalidParam for a rule id that no user may give; MissingParam; BadJsonValue.
     """
+    if kind is RuleKind.POSTCONTENT:
+        raise InvalidParam("rules of this kind are the server's")
     _check_rule_id(rule_id)
     actions = parse_actions(body)
     if kind.has_conditions:
@@ -199,7 +201,7 @@ def _place(rules: Sequence[PushRule], default: int, before: str | None, after: s
 
 def _with_own(rules: UserRules, kind: RuleKind, own: Sequence[PushRule]) -> UserRules:
     every = {**rules.own, kind: tuple(own)}
-    return UserRules(own={kind: own for kind, own in every.items() if own}, changes=rules.changes)
+    return msgspec.structs.replace(rules, own={kind: own for kind, own in every.items() if own})
 
 
 def _change_rule(rules: UserRules, kind: RuleKind, rule: PushRule, *, is_default: bool) -> UserRules:
@@ -213,9 +215,9 @@ def _change_rule(rules: UserRules, kind: RuleKind, rule: PushRule, *, is_default
     )
     changes = {rule_id: kept for rule_id, kept in rules.changes.items() if rule_id != rule.rule_id}
     # Whoever goes back to the defaults shares the default ruleset again.
-    return UserRules(
-        own=rules.own, changes=changes if change == DefaultChange() else {**changes, rule.rule_id: change}
-    )
+    if change != DefaultChange():
+        changes[rule.rule_id] = change
+    return msgspec.structs.replace(rules, changes=changes)
 
 
 def _check_size(rules: UserRules) -> UserRules:

@@ -30,18 +30,33 @@ class RoomContext(msgspec.Struct, frozen=True, kw_only=True):
     """From the power levels event, see parse_notification_levels."""
 
 
+class ThreadContext(msgspec.Struct, frozen=True):
+    """The thread that the event is in, for those who follow threads. Spec: MSC4306."""
+
+    subscribers: frozenset[str]
+    others: frozenset[str]
+    """Who has not subscribed to this one."""
+
+
 class PushEvent:
     """One event in client form, and its room. Made for one evaluation, not to be kept."""
 
-    __slots__ = ("_event", "_texts", "_words", "room", "room_id", "sender")
+    __slots__ = ("_event", "_texts", "_words", "room", "room_id", "sender", "thread")
 
-    def __init__(self, event: Mapping[str, Any], room: RoomContext) -> None:
+    def __init__(
+        self, event: Mapping[str, Any], room: RoomContext, thread: ThreadContext | None = None
+    ) -> None:
         self._event = event
         self._texts: dict[PropertyPath, str | None] = {}
         self._words: frozenset[str] | None = None
         self.room = room
         self.room_id: object = event.get("room_id")
         self.sender: object = event.get("sender")
+        self.thread = thread
+
+    def with_thread(self, thread: ThreadContext) -> "PushEvent":
+        """The same event for others who follow threads."""
+        return PushEvent(self._event, self.room, thread)
 
     def find(self, path: PropertyPath) -> Any:
         """The value of a property, or ABSENT."""

@@ -23,13 +23,14 @@ class RuleKind(StrEnum):
 
     OVERRIDE = "override"
     CONTENT = "content"
+    POSTCONTENT = "postcontent"  # MSC4306: default rules only, of those who follow threads
     ROOM = "room"
     SENDER = "sender"
     UNDERRIDE = "underride"
 
     @property
     def has_conditions(self) -> bool:
-        return self in (RuleKind.OVERRIDE, RuleKind.UNDERRIDE)
+        return self in (RuleKind.OVERRIDE, RuleKind.POSTCONTENT, RuleKind.UNDERRIDE)
 
 
 class PushRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -55,6 +56,9 @@ class UserRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     own: dict[RuleKind, tuple[PushRule, ...]] = msgspec.field(default_factory=dict)
     changes: dict[str, DefaultChange] = msgspec.field(default_factory=dict)
+    follows_threads: bool = False
+    """Whether the user has ever subscribed to a thread: then the rules of kind postcontent are among the default ones.
+    Whose clients know no subscriptions would otherwise hear of no thread any more."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -43,7 +43,7 @@ class Ruleset:
     none of them in the others.
     """
 
-    __slots__ = ("_by_room", "_by_sender", "_by_type", "_general", "needs_display_name")
+    __slots__ = ("_by_room", "_by_sender", "_by_type", "_general", "follows_threads", "needs_display_name")
 
     def __init__(self) -> None:
         self._general: list[tuple[str | None, CompiledRule]] = []  # with the one event type that it may match
@@ -52,6 +52,8 @@ class Ruleset:
         self._by_sender: dict[str, list[CompiledRule]] = {}
         self.needs_display_name = False
         """Whether a rule asks for the user's display name in the room."""
+        self.follows_threads = False
+        """Whether the rules of those who follow threads are among them."""
 
     def rules_for(self, event: PushEvent) -> list[CompiledRule]:
         """The rules that may match, most important first."""
@@ -86,7 +88,7 @@ class Ruleset:
 
 def compile_ruleset(rules: UserRules) -> Ruleset:
     """Compile a user's rules. Whoever has the default ones gets DEFAULT_RULESET itself."""
-    if not rules.own and not rules.changes:
+    if rules == UserRules():
         return DEFAULT_RULESET
     return _compile(rules)
 
@@ -96,7 +98,9 @@ def iter_rules(rules: UserRules, kind: RuleKind) -> Iterator[tuple[PushRule, boo
 
     A user's own rules come before the default ones, but for .m.rule.master, which comes before everything.
     """
-    defaults = [_change(rule, rules.changes.get(rule.rule_id)) for rule in DEFAULT_RULES[kind]]
+    has_defaults = kind is not RuleKind.POSTCONTENT or rules.follows_threads
+    known = DEFAULT_RULES[kind] if has_defaults else ()
+    defaults = [_change(rule, rules.changes.get(rule.rule_id)) for rule in known]
     if defaults and defaults[0].rule_id == MASTER:
         yield defaults.pop(0), True
     for rule in rules.own.get(kind, ()):
@@ -107,6 +111,7 @@ def iter_rules(rules: UserRules, kind: RuleKind) -> Iterator[tuple[PushRule, boo
 
 def _compile(rules: UserRules) -> Ruleset:
     ruleset = Ruleset()
+    ruleset.follows_threads = rules.follows_threads
     for kind in RuleKind:
         for place, (rule, is_default) in enumerate(iter_rules(rules, kind)):
             if rule.enabled:

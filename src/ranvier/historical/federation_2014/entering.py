@@ -114,7 +114,7 @@ class Entering:
         """
         room_id, user_id = await self._find_name(invite.context), UserID(str(invite.state_key))
         try:
-            await self._db.read(check_welcome, user_id, room_id)
+            await self._db.read(check_welcome, UserID(invite.user_id or ""), user_id, room_id)
         except MatrixError as error:
             raise BadPdu(error.message) from error
         state: Sequence[OldPdu] = ()

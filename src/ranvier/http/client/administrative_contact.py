@@ -1,4 +1,4 @@
-"""Mail addresses and phone numbers of an account, on a server that can prove none.
+"""Mail addresses and phone numbers of an account. Addresses are proved where mail is sent; numbers cannot be.
 
 Spec: client-server API, "Adding Account Administrative Contact Information".
 """
@@ -10,13 +10,18 @@ import msgspec
 from ranvier.core.canonical_json import JsonObject
 from ranvier.core.errors import (
     ServerNotTrusted,
-    ThreepidAuthFailed,
     ThreepidDenied,
     ThreepidMediumNotSupported,
     ThreepidNotFound,
 )
 from ranvier.http.endpoint import Auth, Rate, endpoint
 from ranvier.http.request import Request
+from ranvier.services.accounts.email_validation import (
+    Credentials,
+    EmailValidations,
+    EmailWish,
+    Purpose,
+)
 from ranvier.services.accounts.threepids import ClientThreepid, Threepids
 from ranvier.services.accounts.uia import OWNER, UserInteractive
 
@@ -41,9 +46,13 @@ class AddressBody(msgspec.Struct, frozen=True):
 class AdministrativeContact:
     """The endpoints below /account/3pid, and those that would send a token."""
 
-    def __init__(self, threepids: Threepids, uia: UserInteractive) -> None:
+    def __init__(
+        self, threepids: Threepids, uia: UserInteractive, validations: EmailValidations | None
+    ) -> None:
+        """`validations` is None where no mail is sent."""
         self._threepids = threepids
         self._uia = uia
+        self._validations = validations
 
     @endpoint("GET", _V3 + "/account/3pid", operation="getAccount3PIDs")
     async def get_account_3pids(self, request: Request) -> ThreepidsAnswer:
@@ -53,8 +62,8 @@ class AdministrativeContact:
     async def add_3pid(self, request: Request) -> JsonObject:
         body = request.body(AddBody)
         await self._uia.authorize(request.requester, "add3PID", body.auth, OWNER)
-        # No session was ever begun here, so whatever sid is shown, none was validated.
-        raise ThreepidAuthFailed("There is no such validation session.")
+        await self._threepids.add(request.requester, Credentials(body.sid, body.client_secret))
+        return {}
 
     @endpoint("POST", _V3 + "/account/3pid", operation="post3PIDs", rate=Rate.LOGIN)
     @endpoint("POST", _V3 + "/account/3pid/bind", operation="bind3PID", rate=Rate.LOGIN)
@@ -79,6 +88,11 @@ class AdministrativeContact:
         auth=Auth.NONE,
         rate=Rate.LOGIN,
     )
+    async def request_token_to_3pid_email(self, request: Request) -> JsonObject:
+        if self._validations is None:
+            raise ThreepidMediumNotSupported("This server sends no mail.")
+        return {"sid": await self._validations.begin(request.body(EmailWish), Purpose.ADD)}
+
     @endpoint(
         "POST",
         _V3 + "/account/3pid/msisdn/requestToken",
@@ -86,8 +100,8 @@ class AdministrativeContact:
         auth=Auth.NONE,
         rate=Rate.LOGIN,
     )
-    async def request_token_to_3pid(self, _request: Request) -> JsonObject:
-        raise ThreepidMediumNotSupported("This server sends neither mail nor text messages.")
+    async def request_token_to_3pid_msisdn(self, _request: Request) -> JsonObject:
+        raise ThreepidMediumNotSupported("This server sends no text messages.")
 
     @endpoint(
         "POST",
@@ -104,7 +118,7 @@ class AdministrativeContact:
         rate=Rate.REGISTRATION,
     )
     async def request_token_to_register(self, _request: Request) -> JsonObject:
-        raise ThreepidDenied("This server sends neither mail nor text messages.")
+        raise ThreepidDenied("Nobody needs an address or a number to register here.")
 
     @endpoint(
         "POST",
@@ -113,6 +127,12 @@ class AdministrativeContact:
         auth=Auth.NONE,
         rate=Rate.LOGIN,
     )
+    async def request_token_to_reset_password_email(self, request: Request) -> JsonObject:
+        if self._validations is None:
+            # The same for every address: whose it is, nobody learns.
+            raise ThreepidNotFound("Passwords cannot be reset by mail here.")
+        return {"sid": await self._validations.begin(request.body(EmailWish), Purpose.RESET)}
+
     @endpoint(
         "POST",
         _V3 + "/account/password/msisdn/requestToken",
@@ -120,6 +140,5 @@ class AdministrativeContact:
         auth=Auth.NONE,
         rate=Rate.LOGIN,
     )
-    async def request_token_to_reset_password(self, _request: Request) -> JsonObject:
-        # The same for every address: whose it is, nobody learns.
-        raise ThreepidNotFound("Passwords cannot be reset by mail or text message here.")
+    async def request_token_to_reset_password_msisdn(self, _request: Request) -> JsonObject:
+        raise ThreepidNotFound("Passwords cannot be reset by text message here.")

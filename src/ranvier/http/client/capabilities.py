@@ -12,8 +12,16 @@ from ranvier.services.requester import Requester
 class Capabilities:
     """GET /capabilities."""
 
-    def __init__(self, default_room_version: RoomVersion, unstable: Collection[RoomVersion] = ()) -> None:
-        """`unstable`: room versions that are offered beside the stable ones."""
+    def __init__(
+        self,
+        default_room_version: RoomVersion,
+        unstable: Collection[RoomVersion] = (),
+        more: Mapping[str, Any] = {},
+    ) -> None:
+        """`unstable`: room versions that are offered beside the stable ones. `more`: capabilities that are the same
+        for everybody.
+        """
+        self._more = dict(more)
         self._room_versions = {
             "default": default_room_version.name,
             "available": {
@@ -24,7 +32,7 @@ class Capabilities:
 
     @endpoint("GET", "/_matrix/client/v3/capabilities", operation="getCapabilities", guests=True)
     async def get_capabilities(self, request: Request) -> dict[str, Any]:
-        return {"capabilities": _capabilities(request.requester, self._room_versions)}
+        return {"capabilities": _capabilities(request.requester, self._room_versions) | self._more}
 
 
 def _capabilities(requester: Requester, room_versions: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,9 +41,10 @@ def _capabilities(requester: Requester, room_versions: Mapping[str, Any]) -> dic
         "m.change_password": {"enabled": has_password},
         "m.room_versions": room_versions,
         "m.profile_fields": {"enabled": not requester.is_suspended},
+        "uk.tcpip.msc4133.profile_fields": {"enabled": not requester.is_suspended},  # as before v1.16
         "m.set_displayname": {"enabled": not requester.is_suspended},
         "m.set_avatar_url": {"enabled": not requester.is_suspended},
-        # Neither mail nor text messages are sent, and no identity server is trusted.
+        # Unless mail is sent: no text messages are, and no identity server is trusted.
         "m.3pid_changes": {"enabled": False},
         "m.get_login_token": {"enabled": has_password},
         "m.forget_forced_upon_leave": {"enabled": False},

@@ -50,8 +50,8 @@ class Fallback:
     def __init__(self, server_name: ServerName, uia: UserInteractive) -> None:
         self._server_name = server_name
         self._uia = uia
-        self._stage_page = _template("uia_fallback.html")
-        self._login_page = _template("login_fallback.html")
+        self._stage_page = load_template("uia_fallback.html")
+        self._login_page = load_template("login_fallback.html")
 
     @endpoint(
         "GET",
@@ -61,7 +61,7 @@ class Fallback:
         auth=Auth.NONE,
     )
     async def login(self, _request: Request) -> Response:
-        return _page(self._login_page, server_name=self._server_name)
+        return html_page(self._login_page, server_name=self._server_name)
 
     @endpoint("GET", _FALLBACK, operation="authFallback", auth=Auth.NONE)
     async def ask(self, request: Request) -> Response:
@@ -78,19 +78,19 @@ class Fallback:
     )
     async def submit(self, request: Request) -> Response:
         fields = _fields(request)
-        form = _parse_form(request.raw_body)
+        form = parse_form(request.raw_body)
         session = form.get("session", "")
         auth: JsonObject = {field.name: form.get(field.name, "") for field in fields}
         try:
             await self._uia.complete(session, request.path["authType"], auth)
         except (Forbidden, Unauthorized, NotFound, LimitExceeded) as refusal:
             return self._form(fields, session, refusal.message, status=refusal.status)
-        return _page(self._stage_page, is_done=True)
+        return html_page(self._stage_page, is_done=True)
 
     def _form(
         self, fields: Sequence[Field], session: str, error: str | None, *, status: int = 200
     ) -> Response:
-        return _page(
+        return html_page(
             self._stage_page, status=status, is_done=False, fields=fields, session=session, error=error
         )
 
@@ -102,7 +102,8 @@ def _fields(request: Request) -> Sequence[Field]:
     return fields
 
 
-def _parse_form(body: bytes) -> Mapping[str, str]:
+def parse_form(body: bytes) -> Mapping[str, str]:
+    """What a form sends. Raises: InvalidParam."""
     try:
         values = parse_qs(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=20)
     except ValueError as error:
@@ -110,12 +111,14 @@ def _parse_form(body: bytes) -> Mapping[str, str]:
     return {name: value[-1] for name, value in values.items()}
 
 
-def _template(name: str) -> Template:
+def load_template(name: str) -> Template:
+    """A page of this package."""
     source = files("ranvier.http").joinpath(name).read_text(encoding="utf-8")
     return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(source)
 
 
-def _page(template: Template, *, status: int = 200, **values: object) -> Response:
+def html_page(template: Template, *, status: int = 200, **values: object) -> Response:
+    """The page with `values`, and with headers that let it do what it must and nothing else."""
     nonce = secrets.token_urlsafe(16)
     policy = (
         f"default-src 'none'; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'; connect-src 'self'; "

@@ -4,7 +4,7 @@ from functools import partial
 from typing import Final
 
 from ranvier.core.canonical_json import JsonObject
-from ranvier.core.errors import InvalidParam
+from ranvier.core.errors import InvalidParam, NotFound
 from ranvier.core.push import edit
 from ranvier.http.endpoint import Rate, endpoint
 from ranvier.http.request import Request
@@ -89,7 +89,11 @@ class PushRuleEndpoints:
         return {}
 
     async def _rule(self, request: Request) -> JsonObject:
-        kind = edit.parse_kind(request.path["kind"])
+        try:
+            kind = edit.parse_kind(request.path["kind"])
+        except InvalidParam as error:
+            # Clients ask so whether there are rules of a kind that some servers have and others do not.
+            raise NotFound("There is no rule of this kind.") from error
         return await self._rules.rule(request.requester, kind, request.path["ruleId"])
 
 

@@ -42,7 +42,7 @@ class Registration:
         "/_matrix/client/v3/register/available",
         operation="checkUsernameAvailability",
         auth=Auth.NONE,
-        rate=Rate.REGISTRATION,
+        rate=Rate.WRITE,  # clients ask while the name is typed
     )
     async def check_username_availability(self, request: Request) -> dict[str, bool]:
         await self._registration.check_available(request.query().required("username"))

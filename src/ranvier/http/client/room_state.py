@@ -3,9 +3,10 @@
 import msgspec
 
 from ranvier.core.identifiers import RoomID, StateKey, parse_room_id
-from ranvier.http.client.room_send import EventIdAnswer, dated
+from ranvier.http.client.room_send import DelayIdAnswer, EventIdAnswer, dated, delay_of, stickiness
 from ranvier.http.endpoint import Rate, endpoint
 from ranvier.http.request import Request
+from ranvier.services.delayed_events.scheduling import DelayedEvents, DelayWish
 from ranvier.services.rooms.changing_state import ChangingState
 from ranvier.services.rooms.state import MemberFilter, RoomState
 
@@ -18,9 +19,10 @@ _MEMBERSHIPS = ("join", "invite", "knock", "leave", "ban")
 class RoomStateEndpoints:
     """State as clients read and write it."""
 
-    def __init__(self, state: RoomState, changing: ChangingState) -> None:
+    def __init__(self, state: RoomState, changing: ChangingState, delayed: DelayedEvents) -> None:
         self._state = state
         self._changing = changing
+        self._delayed = delayed
 
     @endpoint("GET", _STATE, operation="getRoomState", guests=True)
     async def get_room_state(self, request: Request) -> bytes:
@@ -40,10 +42,28 @@ class RoomStateEndpoints:
         rate=Rate.MESSAGE,
         guests=True,
     )
-    async def set_room_state_with_key(self, request: Request) -> EventIdAnswer:
+    async def set_room_state_with_key(self, request: Request) -> EventIdAnswer | DelayIdAnswer:
         event_type, state_key = _slot(request)
+        delay_ms = delay_of(request)
+        if delay_ms is not None:
+            wish = DelayWish(
+                room_id=_room_id(request),
+                type=event_type,
+                state_key=state_key,
+                content=request.json(),
+                delay_ms=delay_ms,
+                origin_server_ts=dated(request),
+                sticky_ms=stickiness(request),
+            )
+            return DelayIdAnswer(await self._delayed.schedule(request.requester, wish))
         event_id = await self._changing.set(
-            request.requester, _room_id(request), event_type, state_key, request.json(), dated(request)
+            request.requester,
+            _room_id(request),
+            event_type,
+            state_key,
+            request.json(),
+            dated(request),
+            stickiness(request),
         )
         return EventIdAnswer(event_id)
 

@@ -4,25 +4,38 @@ Spec: client-server API, POST /account/password.
 """
 
 import json
+from collections.abc import Sequence
 
 from ranvier.core.canonical_json import JsonObject
 from ranvier.core.errors import Forbidden
 from ranvier.core.identifiers import UserID
 from ranvier.services.accounts.passwords import Passwords
-from ranvier.services.accounts.uia import OWNER, PASSWORD, Proofs, UserInteractive
+from ranvier.services.accounts.uia import (
+    EMAIL_IDENTITY,
+    OWNER,
+    PASSWORD,
+    Flow,
+    Proofs,
+    UserInteractive,
+)
 from ranvier.services.requester import Requester
 from ranvier.store.database import Database, WriteTxn
 from ranvier.store.tables.accounts import find_account_by_id, set_password_hash
 from ranvier.store.tables.devices import delete_devices, list_devices
 from ranvier.store.tables.passing_tokens import delete_passing_tokens_of_user
 from ranvier.store.tables.pushers import delete_other_pushers, delete_pushers_of_user
+from ranvier.store.tables.threepid_validations import delete_validation
 from ranvier.store.tables.tokens import delete_tokens_of_user, delete_tokens_without_device
 
 
 class PasswordChange:
     """Changes the password of whoever proves to be the owner, logged in or not."""
 
-    def __init__(self, db: Database, uia: UserInteractive, passwords: Passwords) -> None:
+    def __init__(
+        self, db: Database, uia: UserInteractive, passwords: Passwords, flows: Sequence[Flow] = OWNER
+    ) -> None:
+        """`flows`: by which somebody proves to be the owner here."""
+        self._flows = flows
         self._db = db
         self._uia = uia
         self._passwords = passwords
@@ -35,17 +48,27 @@ class PasswordChange:
         Raises: UiaRequired, WeakPassword, InvalidParam.
         """
         self._passwords.check_new(new_password)
-        proofs = await self._uia.authorize(requester, "changePassword", auth, OWNER)
+        proofs = await self._uia.authorize(requester, "changePassword", auth, self._flows)
         password_hash = await self._passwords.hash(new_password)
         keep = None if requester is None else requester.device_nid
-        await self._db.write(
-            set_password, proven_user(proofs), password_hash, keep_device=keep, logout_devices=logout_devices
-        )
+        await self._db.write(_change, proofs, password_hash, keep_device=keep, logout_devices=logout_devices)
 
 
 def proven_user(proofs: Proofs) -> UserID:
-    """Whose password was given."""
-    return UserID(json.loads(proofs[PASSWORD])["user_id"])
+    """Whose password was given, or whose address was proved."""
+    proof = proofs.get(PASSWORD) or proofs[EMAIL_IDENTITY]
+    return UserID(json.loads(proof)["user_id"])
+
+
+def _change(
+    txn: WriteTxn, proofs: Proofs, password_hash: str, *, keep_device: int | None, logout_devices: bool
+) -> None:
+    """Set the password; what proved an address proves nothing any more."""
+    set_password(
+        txn, proven_user(proofs), password_hash, keep_device=keep_device, logout_devices=logout_devices
+    )
+    if EMAIL_IDENTITY in proofs:
+        delete_validation(txn, json.loads(proofs[EMAIL_IDENTITY])["sid"])
 
 
 def set_password(

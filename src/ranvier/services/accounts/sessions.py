@@ -135,5 +135,5 @@ def _check_is_no_key(txn: ReadTxn, user_nid: int, device_id: DeviceID) -> None:
 
 def check_device_name(name: str | None) -> None:
     """Raises: InvalidParam."""
-    if name is not None and (len(name) > MAX_DEVICE_NAME_CHARS or "\\0" in name):
+    if name is not None and (len(name) > MAX_DEVICE_NAME_CHARS or "\0" in name):
         raise InvalidParam(f"A device name has at most {MAX_DEVICE_NAME_CHARS} characters.")

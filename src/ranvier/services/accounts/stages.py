@@ -3,13 +3,25 @@
 Spec: client-server API, "Authentication types".
 """
 
+import msgspec
+
 from ranvier.core.canonical_json import JsonObject, encode
-from ranvier.core.errors import MissingParam, Unauthorized
+from ranvier.core.errors import MissingParam, ThreepidAuthFailed, Unauthorized
 from ranvier.io.clock import Clock
+from ranvier.services.accounts.email_validation import EMAIL, Credentials, validated_address
 from ranvier.services.accounts.owners import Owners
-from ranvier.services.accounts.uia import DUMMY, PASSWORD, REGISTRATION_TOKEN, AnothersProof
-from ranvier.store.database import Database
+from ranvier.services.accounts.uia import (
+    DUMMY,
+    EMAIL_IDENTITY,
+    PASSWORD,
+    REGISTRATION_TOKEN,
+    AnothersProof,
+)
+from ranvier.services.accounts.user_identifiers import check_unlocked
+from ranvier.store.database import Database, ReadTxn
+from ranvier.store.tables.accounts import Account, find_account
 from ranvier.store.tables.registration_tokens import is_registration_token_valid
+from ranvier.store.tables.threepids import find_threepid_owner
 
 
 class DummyStage:
@@ -50,6 +62,38 @@ class RegistrationTokenStage:
         if not await self._db.read(is_registration_token_valid, token, self._clock.now_ms()):
             raise Unauthorized("This registration token is not valid.")
         return encode({"token": token})
+
+
+class EmailStage:
+    """The address of the very user who asks, proved by a link in a mail."""
+
+    type = EMAIL_IDENTITY
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        self._db = db
+        self._clock = clock
+
+    async def attempt(self, user_nid: int | None, auth: JsonObject) -> bytes:
+        shown = auth.get("threepid_creds")
+        try:
+            credentials = msgspec.convert(shown, Credentials)
+        except msgspec.ValidationError as error:
+            raise MissingParam("auth: threepid_creds has a sid and a client_secret.") from error
+        account = await self._db.read(_find_owner, credentials, self._clock.now_ms())
+        if user_nid is not None and account.user_nid != user_nid:
+            raise AnothersProof("This is another user's address.")
+        check_unlocked(account)
+        return encode({"user_id": account.user_id, "sid": credentials.sid})
+
+
+def _find_owner(txn: ReadTxn, credentials: Credentials, now_ms: int) -> Account:
+    """Raises: ThreepidAuthFailed."""
+    address = validated_address(txn, credentials, now_ms)
+    owner = find_threepid_owner(txn, EMAIL, address)
+    account = None if owner is None else find_account(txn, owner)
+    if account is None or account.deactivated_ms is not None:
+        raise ThreepidAuthFailed("No account has this address.")
+    return account
 
 
 def _text(auth: JsonObject, name: str) -> str:

@@ -1,14 +1,24 @@
-"""Mail addresses and phone numbers of users. This server sends neither mail nor text messages and trusts no
-identity server, so none can be proved here: what an administrator's import left is listed and can be deleted.
+"""Mail addresses and phone numbers of users. This server sends no text messages and trusts no identity server: only
+mail addresses can be proved here, where mail is sent. What an administrator's import left is listed, too.
 
 Spec: client-server API, "Adding Account Administrative Contact Information".
 """
 
 import msgspec
 
+from ranvier.core.errors import ThreepidInUse
+from ranvier.io.clock import Clock
+from ranvier.services.accounts.email_validation import EMAIL, Credentials, validated_address
 from ranvier.services.requester import Requester
-from ranvier.store.database import Database
-from ranvier.store.tables.threepids import delete_threepid, list_threepids
+from ranvier.store.database import Database, WriteTxn
+from ranvier.store.tables.threepid_validations import delete_validation
+from ranvier.store.tables.threepids import (
+    Threepid,
+    delete_threepid,
+    find_threepid_owner,
+    insert_threepid,
+    list_threepids,
+)
 
 
 class ClientThreepid(msgspec.Struct, frozen=True):
@@ -21,10 +31,15 @@ class ClientThreepid(msgspec.Struct, frozen=True):
 
 
 class Threepids:
-    """Lists and deletes addresses."""
+    """Adds, lists and deletes addresses."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
+        self._clock = clock
+
+    async def add(self, requester: Requester, credentials: Credentials) -> None:
+        """Add the address that a session has proved. Raises: ThreepidAuthFailed, ThreepidInUse."""
+        await self._db.write(_add, requester.user_nid, credentials, self._clock.now_ms())
 
     async def list(self, requester: Requester) -> list[ClientThreepid]:
         found = await self._db.read(list_threepids, requester.user_nid)
@@ -33,3 +48,11 @@ class Threepids:
     async def delete(self, requester: Requester, medium: str, address: str) -> None:
         """Forget an address, if the account has it."""
         await self._db.write(delete_threepid, requester.user_nid, medium, address)
+
+
+def _add(txn: WriteTxn, user_nid: int, credentials: Credentials, now_ms: int) -> None:
+    address = validated_address(txn, credentials, now_ms)
+    is_new = insert_threepid(txn, user_nid, Threepid(EMAIL, address, now_ms, now_ms))
+    if not is_new and find_threepid_owner(txn, EMAIL, address) != user_nid:
+        raise ThreepidInUse("This address belongs to an account already.")
+    delete_validation(txn, credentials.sid)

@@ -32,6 +32,7 @@ SESSION_ID_BYTES: Final = 24
 DUMMY: Final = "m.login.dummy"
 PASSWORD: Final = "m.login.password"  # noqa: S105 - the name of a stage
 REGISTRATION_TOKEN: Final = "m.login.registration_token"  # noqa: S105 - the name of a stage
+EMAIL_IDENTITY: Final = "m.login.email.identity"
 
 Flow = Sequence[str]
 """Stages in the order in which they must be done."""

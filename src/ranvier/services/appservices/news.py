@@ -183,7 +183,7 @@ class NewsReader:
             slot = slots.get(record.state_key_nid or 0)
             if stored.get(nid) == INVITE and slot is not None and claims(UserID(slot[1])):
                 pending = Pending(record.room_nid, nid, INVITE)
-                for one in read_pending(txn, self._interner, (pending,), ()):
+                for one in read_pending(txn, self._interner, (pending,)):
                     found[nid] = one.events
         return found
 

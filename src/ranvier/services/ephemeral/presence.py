@@ -8,8 +8,8 @@ Spec: client-server API, "Presence".
 """
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Final
 
 import msgspec
@@ -69,6 +69,26 @@ class _Device:
         self.syncs = 0  # under way
 
 
+class _Syncing:
+    """Inside it, a device syncs."""
+
+    __slots__ = ("_clock", "_device")
+
+    def __init__(self, device: _Device, clock: Clock) -> None:
+        self._device = device
+        self._clock = clock
+
+    def __enter__(self) -> None:
+        self._device.syncs += 1
+
+    def __exit__(self, *_raised: object) -> None:
+        self._device.syncs -= 1
+        self._device.seen_ms = self._clock.now_ms()
+
+
+_UNSEEN: Final = nullcontext()
+
+
 class _Standing:
     """What is known of one user here."""
 
@@ -121,29 +141,21 @@ class PresenceTracker:
         self._reasserted_ms = 0
         self._changed = asyncio.Event()
 
-    @contextmanager
-    def syncing(self, requester: Requester, state: PresenceState) -> Iterator[None]:
+    def syncing(self, requester: Requester, state: PresenceState) -> AbstractContextManager[None]:
         """A sync of the requester's device is under way; `state` is what it asked to be shown as.
 
         Cost: a few dictionary operations.
         """
         if not self._is_enabled or state is PresenceState.OFFLINE:
-            yield
-            return
+            return _UNSEEN
         standing = self._standing(requester)
         device = standing.devices.setdefault(requester.device_id or "", _Device())
-        now_ms = self._clock.now_ms()
         if device.state is not state:
             if state is PresenceState.ONLINE:
-                standing.active_ms = now_ms
+                standing.active_ms = self._clock.now_ms()
             device.state = state
             self._note_change(requester.user_nid)
-        device.syncs += 1
-        try:
-            yield
-        finally:
-            device.syncs -= 1
-            device.seen_ms = self._clock.now_ms()
+        return _Syncing(device, self._clock)
 
     def note_activity(self, requester: Requester) -> None:
         """The user did something that others can see. Makes an idle user online again."""

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 MAX_WAITING: Final = 500
 """Events that wait in memory for one server; with more it counts as one that was away."""
 
-MAX_REPEATS: Final = 2
+MAX_REPEATS: Final = 4
 """How often a transaction that was not taken is sent again as it is. Then the server was away for so long that
 newer events tell it more."""
 

@@ -17,7 +17,7 @@ from ranvier.core.federation.edus import (
     Receipts,
     Typing,
 )
-from ranvier.core.identifiers import RoomID, ServerName, UserID
+from ranvier.core.identifiers import RoomID, ServerName, UserID, server_of
 from ranvier.io.clock import Clock
 from ranvier.services.devices.to_device import Messages, ToDevice
 from ranvier.services.ephemeral.typing import Typing as LocalTyping
@@ -25,7 +25,7 @@ from ranvier.services.federation.gate import Gate
 from ranvier.store.database import Database, ReadTxn, WriteTxn
 from ranvier.store.tables import memberships, presence, receipts, typing
 from ranvier.store.tables.events import list_known
-from ranvier.store.tables.interned import Interner, find_user_nids
+from ranvier.store.tables.interned import Interner, find_server_nids, find_user_nids, intern_users
 from ranvier.store.tables.presence import PresenceState
 from ranvier.store.tables.receipts import UNTHREADED, ReceiptType
 from ranvier.store.tables.rooms import Room
@@ -107,13 +107,17 @@ class RoomEdus:
                     ),
                 )
 
-    def _find_joined(self, txn: ReadTxn, room: Room, user_id: UserID) -> int | None:
-        """The number of a user who is joined."""
+    def _find_joined(self, txn: WriteTxn, room: Room, user_id: UserID) -> int | None:
+        """The number of a user who is joined, or may be where not all members are known here."""
         user_nid = find_user_nids(txn, self._interner, (user_id,)).get(user_id)
-        if user_nid is None:
-            return None
-        now = memberships.find_membership(txn, room.room_nid, user_nid)
+        now = None if user_nid is None else memberships.find_membership(txn, room.room_nid, user_nid)
+        if room.is_partial and now is None and self._is_there(txn, room, server_of(user_id)):
+            return intern_users(txn, self._interner, (user_id,))[user_id]
         return user_nid if now is not None and now.membership == memberships.JOIN else None
+
+    def _is_there(self, txn: ReadTxn, room: Room, server: ServerName) -> bool:
+        nids = find_server_nids(txn, self._interner, (server,)).values()
+        return any(memberships.is_server_in_room(txn, room.room_nid, nid) for nid in nids)
 
 
 class PresenceEdus:

@@ -4,9 +4,8 @@ Spec: server-server API, "Inviting to a room"; client-server API, "Invite permis
 """
 
 from collections.abc import Sequence
-from typing import Final
 
-from ranvier.core.canonical_json import JsonObject, parse_object
+from ranvier.core.canonical_json import JsonObject
 from ranvier.core.errors import (
     Forbidden,
     IncompatibleRoomVersion,
@@ -17,18 +16,18 @@ from ranvier.core.errors import (
 from ranvier.core.events.build import countersign
 from ranvier.core.events.pdu import Pdu
 from ranvier.core.identifiers import EventID, RoomID, ServerName, UserID, server_of
+from ranvier.core.invite_permission import Verdict
 from ranvier.core.limits import MAX_EVENT_FIELD_BYTES
 from ranvier.core.room_versions import RoomVersion, get_federated_version
 from ranvier.services.accounts.creation import SummonUsers
 from ranvier.services.federation.admissions import Doorkeeper, parse_member_event
 from ranvier.services.rooms.checking import Checking, RoomRef
 from ranvier.services.rooms.elsewhere import Elsewhere, is_here, read_shown
+from ranvier.services.rooms.permissions import read_invite_permission
 from ranvier.store.database import Database, ReadTxn
-from ranvier.store.tables import account_data, rooms
+from ranvier.store.tables import rooms
 from ranvier.store.tables.accounts import find_account_by_id
 from ranvier.store.tables.interned import Interner
-
-_PERMISSION: Final = "m.invite_permission_config"
 
 
 class Invitations:
@@ -106,13 +105,13 @@ class Invitations:
 
         Raises: Forbidden, InviteBlocked.
         """
-        check_welcome(txn, UserID(str(invite.state_key)), invite.room_id)
+        check_welcome(txn, invite.sender, UserID(str(invite.state_key)), invite.room_id)
         room = rooms.find_room(txn, invite.room_id)
         return room is not None and is_here(txn, self._interner, room.room_nid)
 
 
-def check_welcome(txn: ReadTxn, user_id: UserID, room_id: RoomID) -> None:
-    """Make sure that a user of this server may be invited to a room.
+def check_welcome(txn: ReadTxn, sender: UserID, user_id: UserID, room_id: RoomID) -> None:
+    """Make sure that a user of this server may be invited to a room by `sender`.
 
     Raises: Forbidden, InviteBlocked.
     """
@@ -121,8 +120,5 @@ def check_welcome(txn: ReadTxn, user_id: UserID, room_id: RoomID) -> None:
         raise Forbidden("This user cannot be invited.")
     if rooms.is_blocked(txn, room_id):
         raise Forbidden("This server takes no part in that room.")
-    permission = account_data.list_account_data_of_users(
-        txn, (account.user_nid,), account_data.GLOBAL, _PERMISSION
-    ).get(account.user_nid)
-    if permission is not None and parse_object(permission).get("default_action") == "block":
+    if read_invite_permission(txn, account.user_nid).decide(sender) is Verdict.BLOCK:
         raise InviteBlocked("This user does not want to be invited.")

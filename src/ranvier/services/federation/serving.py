@@ -20,6 +20,7 @@ from ranvier.services.federation.walking import Walk
 from ranvier.services.rooms.live import pdu_of
 from ranvier.store.database import Database, ReadTxn
 from ranvier.store.tables import events, rooms
+from ranvier.store.tables.accounts import list_erased
 from ranvier.store.tables.edges import list_auth_chain
 from ranvier.store.tables.events import EventRecord, Status
 from ranvier.store.tables.rooms import Room
@@ -117,7 +118,7 @@ class Serving:
         except Forbidden as error:
             # Event ids of rooms v1 and v2 can be guessed: that there is such an event is not told.
             raise NotFound(_NO_EVENT) from error
-        seen = self._sights.visible(txn, origin, room, (record,))
+        seen = self._list_seen(txn, origin, room, (record,))
         return wire_form(record, get_room_version(room.version), in_full=record.event_nid in seen)
 
     def _read_state(self, txn: ReadTxn, origin: ServerName, room_id: RoomID, event_id: EventID) -> bytes:
@@ -194,8 +195,23 @@ class Serving:
     def _shown(
         self, txn: ReadTxn, origin: ServerName, room: Room, records: Sequence[EventRecord]
     ) -> list[bytes]:
-        seen = self._sights.visible(txn, origin, room, records)
+        seen = self._list_seen(txn, origin, room, records)
         return wire_forms(records, get_room_version(room.version), seen)
+
+    def _list_seen(
+        self, txn: ReadTxn, origin: ServerName, room: Room, records: Sequence[EventRecord]
+    ) -> set[int]:
+        """What the server may have in full: also nothing that its sender wanted to be erased, unless the server was in
+        the room when it came. Spec: client-server API, POST /account/deactivate, `erase`.
+        """
+        seen = self._sights.visible(txn, origin, room, records)
+        erased = list_erased(txn, {record.sender_nid for record in records})
+        return {
+            record.event_nid
+            for record in records
+            if record.event_nid in seen
+            and (record.sender_nid not in erased or self._sights.was_joined(txn, origin, room, record))
+        }
 
 
 def _array(items: Sequence[bytes]) -> bytes:

@@ -21,7 +21,7 @@ from ranvier.core.visibility import (
 )
 from ranvier.services.rooms.live import pdu_of
 from ranvier.store.database import ReadTxn
-from ranvier.store.tables import events, memberships
+from ranvier.store.tables import events, memberships, partial_rooms
 from ranvier.store.tables.events import EventRecord
 from ranvier.store.tables.interned import (
     Interner,
@@ -34,6 +34,7 @@ from ranvier.store.tables.rooms import Room
 from ranvier.store.tables.state_nodes import NodeCache, SnapshotNodes
 
 _VISIBILITY: Final[StateKey] = ("m.room.history_visibility", "")
+_JOINED: Final = frozenset((memberships.JOIN,))
 
 
 class ServerSights:
@@ -54,7 +55,12 @@ class ServerSights:
         """
         shown = self._list_visibilities(txn, room, records)
         placed = [record for record in records if record.state_root is not None]
-        seen = {record.event_nid for record in records if record.state_root is None}
+        # Messages of which none is known are of a stay that ended before this server knew the room's members.
+        seen = {
+            record.event_nid
+            for record in records
+            if record.state_root is None and record.state_key_nid is not None
+        }
         if not needs_memberships(shown.values()):
             return seen | {record.event_nid for record in placed}
         at = self._list_memberships(txn, origin, room, placed)
@@ -111,6 +117,7 @@ class ServerSights:
         States of one page differ little, so all but the first are read as differences to it.
         """
         server_nid = find_server_nids(txn, self._interner, (origin,))[origin]
+        held = self._list_held(txn, server_nid, room, records)
         users = memberships.list_users_of_server(txn, room.room_nid, server_nid)
         keys: list[StateKey] = [("m.room.member", user_id) for user_id in users]
         slots = set(find_state_key_nids(txn, self._interner, keys).values())
@@ -133,7 +140,19 @@ class ServerSights:
         said = memberships.list_stored_memberships(
             txn, {nid for state in states.values() for nid in state.values()}
         )
-        return {root: frozenset(said[nid] for nid in state.values()) for root, state in states.items()}
+        return {
+            root: frozenset(said[nid] for nid in state.values()) | (_JOINED if root in held else frozenset())
+            for root, state in states.items()
+        }
+
+    def _list_held(
+        self, txn: ReadTxn, server_nid: int, room: Room, records: Iterable[EventRecord]
+    ) -> set[int | None]:
+        """The states of a room whose members are not all known here in which the server is, as we were told."""
+        partial = partial_rooms.find(txn, room.room_nid) if room.is_partial else None
+        if partial is None or server_nid not in partial.server_nids:
+            return set()
+        return {record.state_root for record in records if record.event_nid >= partial.join_nid}
 
     def _list_own(self, txn: ReadTxn, origin: ServerName, records: Iterable[EventRecord]) -> set[int]:
         """Events that the server's users sent, or that set the membership of one."""

@@ -93,7 +93,7 @@ class ThirdPartyInvites:
         is_unreached = False
         for bound in invites:
             try:
-                await self._db.read(check_welcome, bound.invitee, bound.room_id)
+                await self._db.read(check_welcome, bound.sender, bound.invitee, bound.room_id)
                 if await self._db.read(self._is_here, bound.room_id):
                     await self._invite_here(bound)
                 else:

@@ -26,12 +26,14 @@ from ranvier.services.remote.requests import Ask
 from ranvier.services.rooms.admission import Admission
 from ranvier.services.rooms.checking import Checking, RoomRef
 from ranvier.services.rooms.completing import COMPLETION, Completion
-from ranvier.services.rooms.deciding import Case, Claimed
+from ranvier.services.rooms.deciding import Case
 from ranvier.services.rooms.elsewhere import is_here
 from ranvier.services.rooms.live import LiveRooms
 from ranvier.services.rooms.outliers import Outliers
+from ranvier.services.rooms.redeciding import leave_undecided
 from ranvier.services.rooms.remote import AlreadyHere
 from ranvier.services.rooms.summaries import store_summary
+from ranvier.services.rooms.wholeness import Wholeness
 from ranvier.store.database import Database, ReadTxn, WriteTxn
 from ranvier.store.tables import jobs, partial_rooms, rooms
 from ranvier.store.tables.append import append, remember_appended
@@ -55,6 +57,11 @@ MAX_EVENTS: Final = 500_000
 """Of a room's state, and of what authorizes it."""
 
 
+FEW_SERVERS: Final = 5
+PATIENCE_S: Final = 1.0
+"""How long a join waits for the whole state in a room of few servers, where it mostly comes at once: a client that
+does not load members lazily sees the room then."""
+
 MAX_TOLD: Final = 100_000
 """Servers that are said to be in a room."""
 
@@ -70,8 +77,15 @@ class RoomStore:
     """Puts rooms into the database that came as a whole."""
 
     def __init__(
-        self, db: Database, interner: Interner, nodes: NodeCache, live: LiveRooms, clock: Clock
+        self,
+        db: Database,
+        interner: Interner,
+        nodes: NodeCache,
+        live: LiveRooms,
+        wholeness: Wholeness,
+        clock: Clock,
     ) -> None:
+        self._wholeness = wholeness
         self._db = db
         self._interner = interner
         self._nodes = nodes
@@ -106,6 +120,8 @@ class RoomStore:
         remember_appended(self._interner, self._nodes, appended)
         if known is not None:
             self._live.drop(known)
+        if told is not None and len(told.servers) <= FEW_SERVERS:
+            await self._wholeness.wait(room_id, PATIENCE_S)
 
     def _read_presence(self, txn: ReadTxn, room_id: RoomID) -> bool:
         room = rooms.find_room(txn, room_id)
@@ -130,7 +146,7 @@ class RoomStore:
         told: Told | None,
     ) -> Appended:
         room = rooms.insert_room(txn, room_id, version.name)
-        partial_rooms.forget(txn, room.room_nid)
+        leave_undecided(txn, RoomRef(room.room_nid, room_id, version), self._clock.now_ms())
         rooms.update_partial(txn, room.room_nid, is_partial=told is not None)
         nodes = PendingNodes(txn, self._nodes)
         root = build_state(
@@ -254,13 +270,13 @@ class RemoteJoining:
         room = await self._store.find(made.pdu.room_id)
         ref = RoomRef(room.room_nid, made.pdu.room_id, made.version)
         join = await self._with_their_signatures(ref, made.pdu, answer)
-        claimed = Claimed()
+        bridged: list[EventID] = []
         if room.is_partial:
             # What authorizes the user may be among what is not here yet, and what the event cites, too.
             chain = await self._checking.check(ref, _list_events(answer, "auth_chain"), limit_parents=False)
             await self._outliers.store_many(ref, [pdu for pdu in chain if isinstance(pdu, Pdu)])
-            claimed = Claimed(before={join.event_id: room.state_root})
-        reasons = await self._admission.admit(Case(room=ref, pdus=[join], claimed=claimed))
+            bridged = [join.event_id]
+        reasons = await self._admission.admit(Case(room=ref, pdus=[join], bridged=bridged))
         if (reason := reasons[join.event_id]) is not None:
             # What it cites is not here yet; the server sends both, as to any other in the room.
             log.info("the join %s waits: %s", join.event_id, reason)
@@ -300,7 +316,7 @@ def _list_servers(answer: JsonObject, server: ServerName) -> list[ServerName]:
     told = {server: None}
     for name in names:
         try:
-            told[parse_server_name(name if isinstance(name, str) else "")] = None
+            told[parse_server_name(name)] = None
         except BadIdentifier:
             continue
     return list(told)

@@ -7,7 +7,6 @@ from ranvier.io.blobs import BlobID, BlobStore, BlobTooLarge
 from ranvier.io.clock import Clock
 from ranvier.io.pictures import NoPicture, Pictures, Source
 from ranvier.io.randomness import Randomness
-from ranvier.services.media.open_graph import IMAGE
 from ranvier.services.media.storing import StoredContent, Storing
 from ranvier.services.media.uploading import MEDIA_ID_CHARS
 from ranvier.services.media.web import WebFile
@@ -16,6 +15,8 @@ from ranvier.store.tables.interned import Interner, intern_servers
 from ranvier.store.tables.media import Medium, delete_media, insert_medium
 
 MAX_IMAGE_BYTES: Final = 10 * 1_048_576
+
+IMAGE: Final = "og:image"
 
 Properties = dict[str, Any]
 """What the client is told: texts, and numbers that describe the picture."""

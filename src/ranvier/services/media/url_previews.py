@@ -9,6 +9,7 @@ Spec: client-server API, GET /media/preview_url.
 import asyncio
 import hashlib
 import logging
+from collections.abc import AsyncIterator
 from typing import Final
 
 import orjson
@@ -16,9 +17,9 @@ import orjson
 from ranvier.core.errors import BadGateway, InvalidParam
 from ranvier.core.media.disposition import essence
 from ranvier.io.clock import Clock
+from ranvier.io.pictures import NoPicture, Pages, Source
 from ranvier.io.ports import RemoteFault
-from ranvier.services.media.open_graph import IMAGE, decode_page, read_properties
-from ranvier.services.media.preview_images import PreviewImages, Properties
+from ranvier.services.media.preview_images import IMAGE, PreviewImages, Properties
 from ranvier.services.media.web import BadUrl, Web, read_head
 from ranvier.services.remote.flights import Flights
 from ranvier.store.database import Database
@@ -46,11 +47,13 @@ class UrlPreviews:
         self,
         db: Database,
         web: Web,
+        pages: Pages,
         images: PreviewImages,
         clock: Clock,
     ) -> None:
         self._db = db
         self._web = web
+        self._pages = pages
         self._images = images
         self._clock = clock
         self._flights: Flights[str, bytes] = Flights()
@@ -72,7 +75,7 @@ class UrlPreviews:
         try:
             async with self._slots, self._clock.timeout(DEADLINE_S):
                 properties = await self._read(url)
-        except (RemoteFault, BadUrl, TimeoutError, OSError) as error:
+        except (RemoteFault, BadUrl, NoPicture, TimeoutError, OSError) as error:
             log.info("no preview of %s: %s", url[:200], error)
             raise BadGateway("There is no preview of this page.") from error
         preview = orjson.dumps(properties)
@@ -81,7 +84,7 @@ class UrlPreviews:
         return preview
 
     async def _read(self, url: str) -> Properties:
-        """Raises: RemoteFault, BadUrl."""
+        """Raises: RemoteFault, BadUrl, NoPicture."""
         async with self._web.open(url, _ACCEPT_PAGE) as file:
             kind = essence(file.content_type)
             if kind.startswith("image/"):
@@ -89,8 +92,8 @@ class UrlPreviews:
             if kind not in _PAGES:
                 return {}
             body = await read_head(file, MAX_PAGE_BYTES)
-        text = decode_page(body, file.content_type)
-        properties: Properties = dict(await asyncio.to_thread(read_properties, text, file.url))
+        page = Source(len(body), _whole(body))
+        properties: Properties = dict(await self._pages.read_page(page, file.content_type, file.url))
         image = properties.pop(IMAGE, None)
         # What is said about a picture must be true of the copy that is shown.
         properties = {name: value for name, value in properties.items() if not name.startswith(f"{IMAGE}:")}
@@ -104,3 +107,7 @@ class UrlPreviews:
         except (RemoteFault, BadUrl) as error:
             log.info("no picture from %s: %s", url[:200], error)
             return {}
+
+
+async def _whole(body: bytes) -> AsyncIterator[bytes]:
+    yield body

@@ -12,13 +12,15 @@ from typing import Final
 import msgspec
 
 from ranvier.core.events.pdu import Pdu
-from ranvier.core.identifiers import UserID
+from ranvier.core.identifiers import EventID, UserID
 from ranvier.core.push.evaluate import Audience
+from ranvier.core.push.event import ThreadContext
 from ranvier.core.push.rules import decode_user_rules
 from ranvier.core.push.ruleset import DEFAULT_RULESET, Ruleset, compile_ruleset
 from ranvier.store.database import ReadTxn
 from ranvier.store.tables import account_data, events, memberships, push_rules, rooms
 from ranvier.store.tables.interned import Interner, list_user_ids
+from ranvier.store.tables.thread_subscriptions import list_subscribed
 
 _NOBODY: Final[frozenset[UserID]] = frozenset()
 
@@ -31,6 +33,12 @@ class RoomAudience(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     joined_count: int  # remote members included
     ignoring: Mapping[str, frozenset[UserID]]  # sender -> members who ignore that user
     as_of: int  # the newest change of rules that is in here
+    subscribers: Mapping[EventID, frozenset[UserID]] = {}  # root of a thread -> members who follow it
+
+    def thread(self, root: EventID) -> ThreadContext:
+        """What a thread is to those whose rules are known. Only rulesets of their own look at it."""
+        subscribers = self.subscribers.get(root, _NOBODY)
+        return ThreadContext(subscribers, frozenset(self.known.rulesets) - subscribers)
 
     @property
     def is_empty(self) -> bool:
@@ -74,6 +82,9 @@ class RoomAudience(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             ),
             unknown=unknown,
             ignoring={sender: left for sender, users in self.ignoring.items() if (left := users - user_ids)},
+            subscribers={
+                root: left for root, users in self.subscribers.items() if (left := users - user_ids)
+            },
         )
 
     def with_known(self, rules: "Rules") -> "RoomAudience":
@@ -86,6 +97,10 @@ class RoomAudience(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         for user_id in learned:
             for ignored in rules.ignored.get(user_id, ()):
                 ignoring[ignored] = ignoring.get(ignored, _NOBODY) | {user_id}
+        subscribers = dict(self.subscribers)
+        for user_id in learned:
+            for root in rules.followed.get(user_id, ()):
+                subscribers[root] = subscribers.get(root, _NOBODY) | {user_id}
         return msgspec.structs.replace(
             self,
             known=Audience(
@@ -95,6 +110,7 @@ class RoomAudience(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             ),
             unknown=self.unknown - learned,
             ignoring=ignoring,
+            subscribers=subscribers,
         )
 
 
@@ -104,6 +120,12 @@ class Rules(msgspec.Struct, frozen=True):
     rulesets: Mapping[UserID, Ruleset]  # of every user asked about
     ignored: Mapping[UserID, Collection[UserID]]  # whom these users ignore
     names: Mapping[UserID, str]  # in the room, of those whose ruleset asks for it
+    followed: Mapping[UserID, Collection[EventID]] = {}  # roots of the threads that they are subscribed to
+
+    def thread(self, root: EventID) -> ThreadContext:
+        """What a thread is to these users."""
+        subscribers = frozenset(user_id for user_id, roots in self.followed.items() if root in roots)
+        return ThreadContext(subscribers, frozenset(self.rulesets) - subscribers)
 
 
 EMPTY: Final = RoomAudience(known=Audience(_NOBODY), unknown=_NOBODY, joined_count=0, ignoring={}, as_of=0)
@@ -156,11 +178,14 @@ def read_rules(
     }
     ignored_nids = account_data.list_ignored_by(txn, user_ids.keys())
     ignored_ids = list_user_ids(txn, interner, {nid for nids in ignored_nids.values() for nid in nids})
+    following = [nid for nid, user_id in user_ids.items() if found[user_id].follows_threads]
+    followed = list_subscribed(txn, room_nid, following) if following else {}
     named = {nid: user_id for nid, user_id in user_ids.items() if found[user_id].needs_display_name}
     return Rules(
         found,
         {user_ids[nid]: [ignored_ids[one] for one in nids] for nid, nids in ignored_nids.items()},
         read_names(txn, room_nid, named) if named else {},
+        {user_ids[nid]: roots for nid, roots in followed.items()},
     )
 
 

@@ -14,6 +14,7 @@ import msgspec
 from ranvier.core.canonical_json import JsonObject
 from ranvier.core.events.pdu import Pdu
 from ranvier.core.identifiers import EventID, UserID
+from ranvier.core.invite_permission import Verdict
 from ranvier.core.push.evaluate import Audience, Outcomes, evaluate
 from ranvier.core.push.event import PushEvent, RoomContext, parse_notification_levels
 from ranvier.core.push.rules import NOTHING, Outcome
@@ -27,6 +28,7 @@ from ranvier.services.push.audience import (
 )
 from ranvier.services.push.rule_changes import RuleChanges
 from ranvier.services.rooms.live import LiveRoom
+from ranvier.services.rooms.permissions import read_invite_permission
 from ranvier.store.database import Database, ReadTxn, WriteTxn
 from ranvier.store.tables import notifications
 from ranvier.store.tables.events import list_known
@@ -55,6 +57,7 @@ class _Later(msgspec.Struct, frozen=True):
     users: frozenset[UserID]
     event: PushEvent
     invited: UserID | None  # one of them, who is not in the room yet
+    thread_root: EventID | None = None
 
 
 class PushEffects:
@@ -155,21 +158,24 @@ class PushEffects:
         sender: UserID | None,
         invited: UserID | None,
     ) -> Effect:
+        relation = relation_of(pdu) if "m.relates_to" in pdu.content else None
+        root = relation.target_event_id if relation is not None and relation.rel_type == THREAD else None
         outcomes, later = _NO_OUTCOMES, None
         asked = audience.unknown if invited is None else audience.unknown | {invited}
         if asked:
             asked -= {pdu.sender}
         if asked or not audience.is_empty:
             event = _push_event(room, audience.joined_count, pdu)
+            if root is not None:
+                event.thread = audience.thread(root)
             outcomes = _spare_ignoring(evaluate(event, audience.known), audience.ignoring.get(pdu.sender))
             if outcomes.common.highlight:
                 outcomes = _name_everybody(outcomes, audience.known)
-            later = _Later(asked, event, invited) if asked else None
-        relation = relation_of(pdu) if "m.relates_to" in pdu.content else None
+            later = _Later(asked, event, invited, root) if asked else None
         return Effect(
             sender=sender,
             relates_to=None if relation is None else relation.target_event_id,
-            is_in_thread=relation is not None and relation.rel_type == THREAD,
+            is_in_thread=root is not None,
             outcomes=outcomes,
             later=later,
         )
@@ -257,15 +263,23 @@ class _Writing:
         nids = find_user_nids(self._txn, self._interner, later.users)
         user_ids = {nid: user_id for user_id, nid in nids.items()}
         rules = read_rules(self._txn, self._interner, self._rulesets, self._room_nid, user_ids)
-        outcomes = evaluate(later.event, Audience(frozenset(), rules.rulesets, rules.names))
+        root = later.thread_root
+        event = later.event if root is None else later.event.with_thread(rules.thread(root))
+        outcomes = evaluate(event, Audience(frozenset(), rules.rulesets, rules.names))
         found: dict[UserID, UserOutcome] = {}
         for user_id in rules.rulesets:
-            is_ignored = later.event.sender in rules.ignored.get(user_id, ())
-            outcome = NOTHING if is_ignored else outcomes.of(user_id)
+            is_unwanted = later.event.sender in rules.ignored.get(user_id, ()) or (
+                user_id == later.invited and self._is_unwanted(nids[user_id], later.event.sender)
+            )
+            outcome = NOTHING if is_unwanted else outcomes.of(user_id)
             is_counting = user_id != later.invited
             if outcome.highlight or outcome != (common if is_counting else NOTHING):
                 found[user_id] = _outcome(outcome, is_counting=is_counting)
         return found
+
+    def _is_unwanted(self, user_nid: int, inviter: object) -> bool:
+        permission = read_invite_permission(self._txn, user_nid)
+        return isinstance(inviter, str) and permission.decide(UserID(inviter)) is not Verdict.ALLOW
 
 
 def _push_event(room: LiveRoom, joined_count: int, pdu: Pdu) -> PushEvent:

@@ -74,7 +74,7 @@ def _parse_keys(body: Mapping[str, Any], pusher_id: PusherId) -> PusherKeys:
         raise MissingParam(f"Missing parameters: {', '.join(missing)}.")
     kind, data = body["kind"], body["data"]
     if kind == "email":
-        raise InvalidParam("This server sends no mail, so it has no pushers of kind email.")
+        raise InvalidParam("This server tells of no events by mail: there are no pushers of kind email.")
     if kind != HTTP:
         raise InvalidParam("The kind of a pusher is http, or null to delete it.")
     if not isinstance(data, dict):

@@ -63,6 +63,15 @@ def read_push_rules(txn: ReadTxn, user_nid: int, user_id: UserID, since: int = 0
     return msgspec.json.encode(build_push_rules(_decode(stored), user_id))
 
 
+def follow_threads(txn: WriteTxn, user_nid: int) -> None:
+    """From now on, threads notify the user by subscription. Raises: Conflict. Spec: MSC4306."""
+    _change(txn, user_nid, _follow_threads)
+
+
+def _follow_threads(rules: UserRules) -> UserRules:
+    return msgspec.structs.replace(rules, follows_threads=True)
+
+
 def _read(txn: ReadTxn, user_nid: int) -> UserRules:
     return _decode(find_push_rules(txn, user_nid))
 

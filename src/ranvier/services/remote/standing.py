@@ -19,7 +19,7 @@ from ranvier.store.database import Database, ReadTxn, WriteTxn
 from ranvier.store.tables import destinations
 from ranvier.store.tables.interned import Interner, find_server_nids, intern_servers
 
-FIRST_PAUSE_MS: Final = 30_000
+FIRST_PAUSE_MS: Final = 5_000
 MAX_PAUSE_MS: Final = 24 * 3_600_000
 """Each failure in a row doubles the pause, up to a day."""
 

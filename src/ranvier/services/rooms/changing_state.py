@@ -49,8 +49,9 @@ class ChangingState:
         state_key: str,
         content: JsonObject,
         origin_server_ts: int | None = None,
+        sticky_ms: int | None = None,
     ) -> EventID:
-        """Send the event; one that changes nothing is not sent again.
+        """Send the event, sticky for so long (MSC4354) or not; one that changes nothing is not sent again.
 
         Raises: Forbidden, AuthRejected; UserSuspended; BadAlias, InvalidParam (m.room.canonical_alias);
         BadIdentifier, InviteBlocked and what else entering a room raises (m.room.member); what
@@ -70,6 +71,7 @@ class ChangingState:
             state_key=state_key,
             content=content,
             origin_server_ts=origin_server_ts,
+            sticky_ms=sticky_ms,
         )
         drafts = [draft]
         if event_type == _GUEST_ACCESS and content.get("guest_access") != "can_join":

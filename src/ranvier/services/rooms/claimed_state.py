@@ -14,7 +14,7 @@ from ranvier.core.identifiers import EventID, ServerName, StateKey
 from ranvier.io.ports import RemoteFault
 from ranvier.services.rooms.checking import RoomRef
 from ranvier.services.rooms.missing import MAX_SINGLE, Missing
-from ranvier.services.rooms.outliers import REJECTED, Outliers, list_stored_ids
+from ranvier.services.rooms.outliers import Outliers, find_rejected, list_stored_ids
 from ranvier.store.database import Database, ReadTxn, WriteTxn
 from ranvier.store.tables import events
 from ranvier.store.tables.interned import Interner, list_state_keys
@@ -74,7 +74,7 @@ class ClaimedStates:
             if len(lacking) > MAX_SINGLE:
                 pdus = await self._missing.fetch_state(server, room, event_id)
             else:
-                pdus = await self._missing.fetch_events(server, room, lacking)
+                pdus = await self._missing.fetch_events(server, room, lacking, must_answer=True)
         except RemoteFault as fault:
             log.info("%s does not tell the state before %s: %s", server, event_id, fault)
             return None
@@ -95,11 +95,12 @@ class ClaimedStates:
     ) -> dict[StateKey, EventID]:
         """Those events of the state that are here and were not rejected, by slot."""
         found = events.list_events_by_id(txn, event_ids).values()
+        rejected = find_rejected(txn, found)
         usable = {
             record.event_id: record.state_key_nid
             for record in found
             if record.room_nid == room.nid
-            and record.status not in REJECTED
+            and record.event_id not in rejected
             and record.state_key_nid is not None
         }
         names = list_state_keys(txn, self._interner, set(usable.values()))

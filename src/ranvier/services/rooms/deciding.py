@@ -63,6 +63,15 @@ class Claimed(msgspec.Struct, frozen=True):
     before: Mapping[EventID, int] = {}  # an event of whose prev_events some are not here
 
 
+class Again(msgspec.Struct, frozen=True):
+    """Events that came since this server entered the room by one of them, and that were decided before on a state
+    that was not whole. Nothing of that counts: they are outliers until now."""
+
+    entered_by: EventID
+    heads: tuple[int, ...]  # the extremities that those before them left; none at first
+    root: int  # of the room's state then
+
+
 class Case(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be decided. State events are stored as outliers before, so that they have numbers."""
 
@@ -72,9 +81,10 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     is_relayed: bool = False  # this server passes the events on to the others in the room
     is_backfill: bool = False  # history: it says nothing about the room now
     soft_failed: Mapping[EventID, str] = {}  # what fails for other reasons than the state now, and why
-    # All since this server entered, decided before on a state that was not whole: nothing of that counts. The first
-    # is the event by which it entered.
-    is_again: bool = False
+    # Events of whose prev_events some are not here: while the room's state is not whole, what it is now counts as the
+    # state before them.
+    bridged: Collection[EventID] = ()
+    again: Again | None = None
 
 
 class _Facts(msgspec.Struct, frozen=True):
@@ -100,6 +110,10 @@ class _Deciding:
         self._case = case
         self._version = case.room.version
         self._room = rooms.list_rooms(txn, (case.room.nid,))[case.room.nid]
+        if case.again is not None:
+            self._room = msgspec.structs.replace(
+                self._room, extremities=case.again.heads, state_root=case.again.root
+            )
         self._states = States(txn, interner, nodes, self._room)
         self._facts = self._read_facts(interner)
         self._now = StateView(self._room.state_root)
@@ -108,24 +122,17 @@ class _Deciding:
         heads = events.list_events(txn, self._room.extremities).values()
         views = {head.event_id: self._states.after(head) for head in heads}
         self._heads = {event_id: view for event_id, view in views.items() if view is not None}
-        self._lacks_members = self._room.is_partial and not case.is_again
+        self._lacks_members = self._room.is_partial and case.again is None
         self._interner = interner
-        if case.is_again:
-            self._begin_again()
 
     def run(self) -> Decisions:
-        decided = [self._take(pdu) for pdu in self._case.pdus]
-        return Decisions(self._room.revision, decided, self._heads.keys(), self._now)
-
-    def _begin_again(self) -> None:
-        """Forget what the events were taken for."""
-        records = self._facts.records
+        decided: list[Decision] = []
         for pdu in self._case.pdus:
-            records[pdu.event_id] = msgspec.structs.replace(
-                records[pdu.event_id], status=Status.OUTLIER, state_root=None
-            )
-        self._now = StateView(state_map.EMPTY)
-        self._heads = {}
+            decided.append(self._take(pdu))
+            if self._case.again is not None and pdu.is_state and decided[-1].outcome is Outcome.REJECTED:
+                # What cites it is to be held against what is stored of it.
+                break
+        return Decisions(self._room.revision, decided, self._heads.keys(), self._now)
 
     def _read_facts(self, interner: Interner) -> _Facts:
         pdus = self._case.pdus
@@ -181,6 +188,8 @@ class _Deciding:
         self._after[pdu.event_id] = after
         if self._case.is_backfill:
             return self._accept(pdu, Outcome.BACKFILLED, before)
+        if self._entered_by(pdu):
+            return self._accept(pdu, Outcome.ACCEPTED, before)
         try:
             # 6. allowed by the state now
             now = self._find_now(pdu, before)
@@ -192,6 +201,9 @@ class _Deciding:
             return Decision(pdu=pdu, outcome=Outcome.SOFT_FAILED, reason=reason, before=before)
         return self._accept(pdu, Outcome.ACCEPTED, before)
 
+    def _entered_by(self, pdu: Pdu) -> bool:
+        return self._case.again is not None and pdu.event_id == self._case.again.entered_by
+
     def _find_before(self, pdu: Pdu) -> StateView | None:
         if pdu.type == "m.room.create":
             # A room has one, and every state of it holds it: a second one has no place anywhere.
@@ -199,6 +211,11 @@ class _Deciding:
             return StateView(state_map.EMPTY) if create == pdu and not pdu.prev_events else None
         views: list[StateView] = []
         claimed = self._case.claimed.before.get(pdu.event_id)
+        if claimed is not None and self._entered_by(pdu):
+            # Where others say what was before, and what we were given then, was resolved.
+            return StateView(claimed)
+        if self._lacks_members and pdu.event_id in self._case.bridged:
+            claimed = self._room.state_root
         for event_id in pdu.prev_events:
             view = self._find_after(event_id)
             if view is None and event_id in self._case.claimed.after:
@@ -243,7 +260,7 @@ class _Deciding:
         """The state of the room now. Behind a gap, what is known here may be old, but gaps are easily made on
         purpose: there the state before the event counts as one branch of several."""
         claimed = self._case.claimed
-        if pdu.event_id not in claimed.before and all(
+        if pdu.event_id not in (*claimed.before, *self._case.bridged) and all(
             event_id not in claimed.after or self._find_after(event_id) is not None
             for event_id in pdu.prev_events
         ):

@@ -8,12 +8,12 @@ from typing import Final
 
 import msgspec
 
-from ranvier.core.filters import EventFilter
+from ranvier.core.filters import EventFilter, compile_event_filter
 from ranvier.core.identifiers import EventID, RoomID
 from ranvier.core.tokens import room_order_of
 from ranvier.io.clock import Clock
 from ranvier.services.requester import Requester
-from ranvier.services.rooms.pages import NO_FILTER, Pages, Range
+from ranvier.services.rooms.pages import NO_FILTER, Pages, Range, Stretch
 from ranvier.services.rooms.showing import Frame, Showing
 from ranvier.store.database import Database, ReadTxn
 from ranvier.store.tables.edges import Gap, list_gaps_between
@@ -96,7 +96,7 @@ class History:
             gaps = list_gaps_between(txn, viewer.room_nid, after, part.below - 1, 1)
         page = EventPage(
             start=start,
-            end=resume_at(stretch.last_order, backwards=asked.backwards),
+            end=_end(stretch, part),
             events=self._pages.encode(txn, viewer, stretch.events, frame),
             state=(
                 self._pages.encode_members(txn, viewer, stretch.events, frame)
@@ -135,6 +135,17 @@ def range_of(asked: PageRequest, *, newest: int, sees_until: int) -> tuple[int, 
         limit=min(asked.limit, MAX_PAGE),
         filter=asked.filter,
     )
+
+
+def _end(stretch: Stretch, part: Range) -> int | None:
+    """The place where the reading of a part goes on; None: there is no more.
+
+    COMPAT: what a filter lets pass has one even where nothing is left, as in Synapse: Complement expects it.
+    """
+    end = resume_at(stretch.last_order, backwards=part.backwards)
+    if end is None and stretch.events and compile_event_filter(part.filter).checks:
+        return part.above if part.backwards else part.below - 1
+    return end
 
 
 def resume_at(last_order: int | None, *, backwards: bool) -> int | None:

@@ -4,27 +4,20 @@ Spec: client-server API, "Room membership", "Invite permission" (v1.18).
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final
-
-import msgspec
 
 from ranvier.core.canonical_json import JsonObject
 from ranvier.core.errors import BadGateway, InviteBlocked, UserSuspended
 from ranvier.core.identifiers import EventID, RoomID, UserID, server_of
+from ranvier.core.invite_permission import ALLOW_ALL, Verdict
 from ranvier.services.accounts.creation import SummonUsers
 from ranvier.services.requester import Requester
 from ranvier.services.rooms.member_content import member_content
+from ranvier.services.rooms.permissions import read_invite_permissions
 from ranvier.services.rooms.remote import RemoteRooms
 from ranvier.services.rooms.timeline import Draft, Timeline
 from ranvier.store.database import Database, ReadTxn
-from ranvier.store.tables import account_data, profiles
+from ranvier.store.tables import profiles
 from ranvier.store.tables.interned import Interner, find_user_nids
-
-_PERMISSION: Final = "m.invite_permission_config"
-
-
-class _Permission(msgspec.Struct):
-    default_action: object = None
 
 
 class Inviting:
@@ -56,7 +49,7 @@ class Inviting:
         if requester.appservice_id is None:
             # A service knows its users, and may not be able to answer while it waits for us.
             await self._summon(invitees)
-        return await self._db.read(_read_invitees, self._interner, invitees)
+        return await self._db.read(_read_invitees, self._interner, requester.user_id, invitees)
 
     async def invite(
         self,
@@ -129,21 +122,15 @@ class Inviting:
 
 
 def _read_invitees(
-    txn: ReadTxn, interner: Interner, invitees: Collection[UserID]
+    txn: ReadTxn, interner: Interner, sender: UserID, invitees: Collection[UserID]
 ) -> dict[UserID, JsonObject]:
     nids = find_user_nids(txn, interner, invitees)
-    permissions = account_data.list_account_data_of_users(
-        txn, nids.values(), account_data.GLOBAL, _PERMISSION
-    )
+    permissions = read_invite_permissions(txn, nids.values())
     shown = profiles.list_profiles(txn, nids.values())
     contents: dict[UserID, JsonObject] = {}
     for user_id in invitees:
         nid = nids.get(user_id, 0)
-        if nid in permissions and _blocks(permissions[nid]):
+        if permissions.get(nid, ALLOW_ALL).decide(sender) is Verdict.BLOCK:
             raise InviteBlocked(f"{user_id} does not want to be invited.")
         contents[user_id] = member_content("invite", shown.get(nid))
     return contents
-
-
-def _blocks(permission: bytes) -> bool:
-    return msgspec.json.decode(permission, type=_Permission).default_action == "block"

@@ -228,6 +228,9 @@ def _read_entrance(txn: ReadTxn, interner: Interner, requester: Requester, room_
     if membership not in (memberships.JOIN, memberships.INVITE):
         version = get_room_version(room.version)
         authority, needs_others = _find_authority(txn, interner, requester, room, version)
+    if room.is_partial and membership != memberships.JOIN:
+        # Whether the user may enter, only those can tell who know what the user was there before.
+        needs_others = True
     others = _list_others(txn, interner, room) if needs_others else []
     return Entrance(
         membership,

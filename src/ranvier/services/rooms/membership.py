@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Final
 
 from ranvier.core.canonical_json import JsonObject
-from ranvier.core.errors import Forbidden, MatrixError, NotFound, UserSuspended
+from ranvier.core.errors import CannotLeaveServerNoticeRoom, Forbidden, MatrixError, NotFound, UserSuspended
 from ranvier.core.identifiers import EventID, RoomID, UserID
 from ranvier.services.requester import Requester
 from ranvier.services.rooms.inviting import Inviting
@@ -18,7 +18,7 @@ from ranvier.services.rooms.member_content import member_content
 from ranvier.services.rooms.remote import RemoteRooms
 from ranvier.services.rooms.timeline import Check, Draft, Timeline
 from ranvier.store.database import Database, ReadTxn, WriteTxn
-from ranvier.store.tables import account_data, memberships, rooms
+from ranvier.store.tables import account_data, memberships, notice_rooms, rooms
 
 _PRESENT: Final = ("join", "invite", "knock")
 
@@ -46,7 +46,7 @@ class Membership:
     async def leave(self, requester: Requester, room_id: RoomID, reason: str | None = None) -> None:
         """Leave, reject an invite or take a knock back. Who has left has nothing to do.
 
-        Raises: Forbidden, AuthRejected.
+        Raises: Forbidden, AuthRejected; CannotLeaveServerNoticeRoom: it is an invite of the server itself.
         """
 
         def check(room: LiveRoom) -> None:
@@ -56,6 +56,7 @@ class Membership:
             if membership not in _PRESENT:
                 raise Forbidden("You are not in this room.")
 
+        await self._check_may_leave(requester, room_id)
         content = member_content("leave", reason=reason)
         if await self._remote.leave(requester.user_id, room_id, content):
             return
@@ -94,8 +95,10 @@ class Membership:
     ) -> EventID:
         """Send a member event as a client wrote it: any but an invite to, or a join of the room.
 
-        Raises: Forbidden, AuthRejected.
+        Raises: Forbidden, AuthRejected; CannotLeaveServerNoticeRoom.
         """
+        if user_id == requester.user_id and content.get("membership") == "leave":
+            await self._check_may_leave(requester, room_id)
         return await self._send(requester, room_id, user_id, content, origin_server_ts=origin_server_ts)
 
     async def forget(self, requester: Requester, room_id: RoomID) -> None:
@@ -104,6 +107,11 @@ class Membership:
         Raises: MatrixError (400) when the user has not left it; NotFound when the user was never anything in it.
         """
         await self._db.write(_forget, requester.user_nid, room_id)
+
+    async def _check_may_leave(self, requester: Requester, room_id: RoomID) -> None:
+        """Raises: CannotLeaveServerNoticeRoom. Spec: client-server API, "Server Notices"."""
+        if await self._db.read(notice_rooms.is_notice_invite, requester.user_nid, room_id):
+            raise CannotLeaveServerNoticeRoom("This is where the server tells you what you have to know.")
 
     async def list_joined_rooms(self, requester: Requester) -> list[RoomID]:
         """The rooms that the user is joined to."""

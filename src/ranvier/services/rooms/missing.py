@@ -16,7 +16,7 @@ from ranvier.core.errors import BadIdentifier
 from ranvier.core.events.pdu import Pdu
 from ranvier.core.identifiers import EventID, ServerName, parse_event_id
 from ranvier.io.ports import Misbehaved, RemoteFault
-from ranvier.services.remote.requests import Ask, Requests, path_of
+from ranvier.services.remote.requests import Ask, Refused, Requests, path_of
 from ranvier.services.rooms.checking import Checking, RoomRef
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ MAX_STATE: Final = 200_000
 MAX_STATE_BYTES: Final = 512 * 1_048_576
 STATE_TIMEOUT_S: Final = 300.0
 
+_HAS_NONE: Final = (400, 403, 404)
 _PREFIX: Final = "/_matrix/federation/v1"
 
 
@@ -107,9 +108,10 @@ class Missing:
         return await self._check(room, events)
 
     async def fetch_events(
-        self, server: ServerName, room: RoomRef, event_ids: Collection[EventID]
+        self, server: ServerName, room: RoomRef, event_ids: Collection[EventID], *, must_answer: bool = False
     ) -> list[Pdu]:
-        """Those of the events that the server has, asked for one by one. Raises nothing."""
+        """Those of the events that the server has, asked for one by one. Raises nothing, but with `must_answer`
+        RemoteFault, unless the server says of each what it is or that it has none."""
         slots = asyncio.Semaphore(MAX_AT_A_TIME)
 
         async def fetch(event_id: EventID) -> list[JsonObject]:
@@ -118,6 +120,8 @@ class Missing:
                     answer = await self._requests.get(server, path_of(f"{_PREFIX}/event", event_id))
                     return _list_objects(answer, "pdus", 1)
                 except RemoteFault as fault:
+                    if must_answer and not (isinstance(fault, Refused) and fault.status in _HAS_NONE):
+                        raise
                     log.info("no event %s from %s: %s", event_id, server, fault)
                     return []
 

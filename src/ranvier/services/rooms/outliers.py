@@ -21,8 +21,9 @@ from ranvier.core.room_versions import RoomVersion
 from ranvier.io.clock import Clock
 from ranvier.services.rooms.checking import RoomRef
 from ranvier.store.database import Database, ReadTxn, WriteTxn
+from ranvier.store.tables import partial_rooms
 from ranvier.store.tables.append import append, remember_appended
-from ranvier.store.tables.events import Status, list_events_by_id, list_known
+from ranvier.store.tables.events import EventRecord, Status, list_events_by_id, list_known
 from ranvier.store.tables.interned import Interner
 from ranvier.store.tables.prepared import Appended, Batch, Outcome, PreparedEvent
 from ranvier.store.tables.state_nodes import NodeCache
@@ -62,8 +63,10 @@ class Outliers:
             return
         cited = {event_id for pdu in pdus for event_id in cited_by(pdu, room.version)}
         known = await self._db.read(read_authorizers, room, cited)
-        judged = list(_judge(room, pdus, known)) if len(pdus) < FEW else await asyncio.to_thread(
-            lambda: list(_judge(room, pdus, known))
+        judged = (
+            list(_judge(room, pdus, known))
+            if len(pdus) < FEW
+            else await asyncio.to_thread(lambda: list(_judge(room, pdus, known)))
         )
         prepared = [PreparedEvent(pdu=pdu, outcome=outcome) for pdu, outcome in judged]
         if prepared:
@@ -144,8 +147,16 @@ def read_authorizers(txn: ReadTxn, room: RoomRef, event_ids: Collection[EventID]
             # An event of another room is none that could be cited; ids of rooms v1 and v2 can be made equal.
             if record.room_nid == room.nid
         },
-        {event_id for event_id, record in found.items() if record.status in REJECTED},
+        find_rejected(txn, found.values()),
     )
+
+
+def find_rejected(txn: ReadTxn, records: Iterable[EventRecord]) -> set[EventID]:
+    """Those that are rejected for good: not those that will be decided again. Cost: 1 query if there are any."""
+    rejected = {record.event_nid: record.event_id for record in records if record.status in REJECTED}
+    for nid in partial_rooms.list_among(txn, rejected.keys()) if rejected else ():
+        del rejected[nid]
+    return set(rejected.values())
 
 
 def list_stored_ids(txn: ReadTxn, room: RoomRef, event_ids: Collection[EventID]) -> set[EventID]:

@@ -22,8 +22,10 @@ from ranvier.core.room_versions import RoomVersion, get_room_version
 from ranvier.services.requester import Requester
 from ranvier.store.database import ReadTxn
 from ranvier.store.tables import events, rooms
+from ranvier.store.tables.accounts import list_erased
 from ranvier.store.tables.client_transactions import list_txn_ids
 from ranvier.store.tables.events import EventRecord
+from ranvier.store.tables.memberships import JOIN
 from ranvier.store.tables.state_nodes import NodeCache, SnapshotNodes
 
 MAX_CACHED_BYTES: Final = 32 * 1024 * 1024
@@ -125,9 +127,31 @@ class Presenting:
         return [_facts_of(record, heads, others, replaced_nids.get(record.event_nid)) for record in records]
 
     def without_content(self, txn: ReadTxn, record: EventRecord) -> EventRecord:
-        """The event as a redaction would leave it, though nothing redacted it: for who ignores its sender."""
+        """The event as a redaction would leave it, though nothing redacted it."""
         version = self._list_versions(txn, (record.room_nid,))[record.room_nid]
         return msgspec.structs.replace(record, json=_redacted(record.json, version), redacted_by=_NOTHING)
+
+    def without_erased(
+        self, txn: ReadTxn, records: Sequence[EventRecord], seen: Mapping[int, str]
+    ) -> Sequence[EventRecord]:
+        """The events, without the content of those whose senders wanted it to be erased.
+
+        SPEC: who joins after the erasure is not to have it, who could see it before may. Here, as in Synapse, who
+        was not in the room when it came does not get it any more.
+        Args: seen - event_nid -> the reader's membership at the event.
+        Cost: nothing where the reader was joined all the time; else 1 query.
+        Spec: client-server API, POST /account/deactivate, `erase`.
+        """
+        senders = {record.sender_nid for record in records if seen[record.event_nid] != JOIN}
+        erased = list_erased(txn, senders) if senders else set()
+        if not erased:
+            return records
+        return [
+            self.without_content(txn, record)
+            if record.sender_nid in erased and seen[record.event_nid] != JOIN
+            else record
+            for record in records
+        ]
 
     def _list_replaced(self, txn: ReadTxn, records: Iterable[EventRecord]) -> dict[int, int]:
         """State event -> the event that filled its slot in the state before it."""

@@ -51,7 +51,7 @@ class _Known(msgspec.Struct, frozen=True):
     is_of_other_room: Collection[EventID]
     placed: Collection[EventID]  # with a state before them: part of the room's history
     extremities: Sequence[EventID]
-    partial_root: int | None  # of the room's state now, if that is not whole
+    is_partial: bool  # the room's state is not whole
 
 
 class Receiving:
@@ -157,7 +157,7 @@ class Receiving:
         for event_id in lacking:
             log.info("%s is dropped: what authorizes it cannot be had from %s", event_id, origin)
         pdus = [pdu for pdu in ordered if pdu.event_id not in lacking]
-        return Case(room=room, pdus=pdus, claimed=claimed)
+        return Case(room=room, pdus=pdus, claimed=claimed, bridged=bridged)
 
     async def _fetch_before(
         self, origin: ServerName, room: RoomRef, new: Mapping[EventID, Pdu], known: _Known
@@ -232,9 +232,9 @@ class Receiving:
         after: dict[EventID, int] = {}
         before: dict[EventID, int] = {}
         gaps = [pdu for pdu in ordered if not here.issuperset(pdu.prev_events)]
-        if known.partial_root is not None:
+        if known.is_partial:
             # All of it is decided again on whole states, which are asked for then: see `completing`.
-            return Claimed(before=dict.fromkeys([pdu.event_id for pdu in gaps], known.partial_root))
+            return Claimed()
         failures = 0
         for pdu in gaps[:MAX_CLAIMED]:
             if failures == MAX_UNCLAIMED:
@@ -272,5 +272,5 @@ def _read_known(txn: ReadTxn, room: RoomRef, pdus: Collection[Pdu]) -> _Known:
             if one.room_nid == room.nid and not one.status.is_outlier and one.state_root is not None
         },
         list(events.list_event_ids(txn, now.extremities).values()),
-        now.state_root if now.is_partial else None,
+        now.is_partial,
     )

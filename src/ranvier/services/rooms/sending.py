@@ -51,8 +51,10 @@ class Sending:
         txn_id: str,
         *,
         origin_server_ts: int | None = None,
+        sticky_ms: int | None = None,
     ) -> EventID:
         """Send an event that is no state; a repeated `txn_id` of the device gets the event of the first time.
+        `sticky_ms`: for how long it is sticky (MSC4354).
 
         Raises: UserSuspended, what `Timeline.send` raises.
         Spec: client-server API, PUT /rooms/{roomId}/send/{eventType}/{txnId}; "Transaction identifiers".
@@ -77,6 +79,7 @@ class Sending:
             content=content,
             transaction=transaction,
             origin_server_ts=origin_server_ts,
+            sticky_ms=sticky_ms,
         )
         return await self._once(room, transaction, draft)
 
@@ -92,13 +95,12 @@ class Sending:
     ) -> EventID:
         """Take the content of an event away.
 
-        Raises: NotFound (no such event in the room), Forbidden, what `Timeline.send` raises.
+        Raises: Forbidden (another one's event), what `Timeline.send` raises.
         Spec: client-server API, PUT /rooms/{roomId}/redact/{eventId}/{txnId}.
         """
         room = await self._room(room_id)
         transaction = _transaction(requester, room, f"redact/{event_id}", txn_id)
-        if requester.is_suspended:
-            await self._check_own(requester, event_id)
+        await self._check_may_redact(requester, room, event_id)
         draft = Draft(
             sender=requester.user_id,
             type=_REDACTION,
@@ -159,10 +161,22 @@ class Sending:
             return event_id
         raise ServerFault("the room changes too fast")
 
-    async def _check_own(self, requester: Requester, event_id: EventID) -> None:
+    async def _check_may_redact(self, requester: Requester, room: LiveRoom, event_id: EventID) -> None:
+        """Whether the user may: the rules of rooms let every user of a server redact what others of it sent.
+
+        Spec: client-server API, PUT /redact: "Any user [...] may send redactions for their own events", who has the
+        `redact` level also for those of others, and "server administrators [...] events sent by users on their server".
+        """
+        is_moderator = room.power.user_level(requester.user_id) >= room.power.redact
+        if is_moderator and not requester.is_suspended:
+            return
         record = await self._db.read(events.find_event, event_id)
-        if record is None or record.sender_nid != requester.user_nid:
+        is_own = record is not None and record.sender_nid == requester.user_nid
+        if requester.is_suspended and not is_own:
             raise UserSuspended("This account is suspended: it may redact its own events only.")
+        # Those of users of other servers come to nothing for an administrator, by the rules of rooms.
+        if not (is_own or requester.is_admin):
+            raise Forbidden("You may redact your own events only.")
 
 
 def _find_sent(txn: ReadTxn, transaction: ClientTransaction) -> EventID | None:

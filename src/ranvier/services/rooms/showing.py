@@ -91,10 +91,10 @@ class Showing:
         Cost: see `Sight.visible`.
         """
         seen = self._sight.visible(txn, viewer, records)
+        kept = [record for record in records if record.event_nid in seen and not viewer.hides(record)]
         return {
             record.event_nid: (record, seen[record.event_nid])
-            for record in records
-            if record.event_nid in seen and not viewer.hides(record)
+            for record in self._presenting.without_erased(txn, kept, seen)
         }
 
     def visible_or_hidden(
@@ -105,10 +105,10 @@ class Showing:
         Spec: client-server API, `GET /rooms/{roomId}/threads`.
         """
         seen = self._sight.visible(txn, viewer, records)
+        kept = [record for record in records if record.event_nid in seen]
         return [
             (self._presenting.without_content(txn, one) if viewer.hides(one) else one, seen[one.event_nid])
-            for one in records
-            if one.event_nid in seen
+            for one in self._presenting.without_erased(txn, kept, seen)
         ]
 
     def client_events(

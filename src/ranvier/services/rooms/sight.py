@@ -120,9 +120,7 @@ def find_standpoint(txn: ReadTxn, user_nid: int, room_nid: int) -> Standpoint:
 class Seeing(Protocol):
     """Knows which events of a room somebody may see. Its functions run in read transactions, on any thread."""
 
-    def visible(
-        self, txn: ReadTxn, viewer: "Viewer", records: Collection[EventRecord]
-    ) -> dict[int, str]:
+    def visible(self, txn: ReadTxn, viewer: "Viewer", records: Collection[EventRecord]) -> dict[int, str]:
         """Those events that the viewer may see: event_nid -> `unsigned.membership`."""
 
     def is_world_readable(self, txn: ReadTxn, state_root: int) -> bool:

@@ -15,8 +15,9 @@ from ranvier.services.requester import Requester
 from ranvier.services.rooms.access import StateAccess, access_joined, access_state
 from ranvier.services.rooms.presenting import NOBODY, Presenting, client_event
 from ranvier.services.rooms.sight import Sight
+from ranvier.services.rooms.wholeness import Wholeness
 from ranvier.store.database import Database, ReadTxn
-from ranvier.store.tables import events, memberships, state
+from ranvier.store.tables import events, memberships, partial_rooms, state
 from ranvier.store.tables.events import EventRecord
 from ranvier.store.tables.interned import Interner, find_state_key_nids, list_state_keys, list_user_ids
 from ranvier.store.tables.state_nodes import NodeCache, SnapshotNodes
@@ -68,9 +69,11 @@ class RoomState:
         nodes: NodeCache,
         sight: Sight,
         presenting: Presenting,
+        wholeness: Wholeness,
         clock: Clock,
     ) -> None:
         self._db = db
+        self._wholeness = wholeness
         self._interner = interner
         self._nodes = nodes
         self._sight = sight
@@ -94,14 +97,21 @@ class RoomState:
     ) -> list[bytes]:
         """The member events of the room now, or at a point of its timeline.
 
-        Raises: Forbidden; BadToken.
+        Raises: Forbidden; BadToken; LimitExceeded (they are not known yet).
         """
+        await self._await_members(requester, room_id)
         until = None if at is None else parse_room_token(at) >> POSITION_SHIFT
         return await self._db.read(self._read_members, requester, room_id, wanted, until)
 
     async def list_joined_members(self, requester: Requester, room_id: RoomID) -> Mapping[str, JoinedMember]:
-        """Who is joined, and their names. Raises: Forbidden."""
+        """Who is joined, and their names. Raises: Forbidden; LimitExceeded (they are not known yet)."""
+        await self._await_members(requester, room_id)
         return await self._db.read(self._read_joined, requester, room_id)
+
+    async def _await_members(self, requester: Requester, room_id: RoomID) -> None:
+        """For those who are in the room: whether it is known to others tells nothing. Raises: LimitExceeded."""
+        if await self._db.read(_is_joined, room_id, requester.user_nid):
+            await self._wholeness.require(room_id)
 
     def _read_all(self, txn: ReadTxn, requester: Requester, room_id: RoomID) -> list[bytes]:
         access = access_state(txn, self._sight, room_id, requester.user_nid)
@@ -145,6 +155,8 @@ class RoomState:
         """The member events of the state at a position, but of none that the user may not read."""
         root = access.state_root
         if until is not None and (access.until is None or until < access.until):
+            # A token may be of when not all members were known here.
+            until = partial_rooms.find_whole(txn, access.room.room_nid, until)
             root = state.find_root_at(txn, access.room.room_nid, until)
         entries = state_map.to_dict(SnapshotNodes(txn, self._nodes), root)
         slots = list_state_keys(txn, self._interner, entries.keys())
@@ -169,6 +181,10 @@ class RoomState:
         now_ms = self._clock.now_ms()
         facts = self._presenting.facts(txn, records, with_replaced=False)
         return [client_event(one, NOBODY, now_ms, access.room.room_id) for one in facts]
+
+
+def _is_joined(txn: ReadTxn, room_id: RoomID, user_nid: int) -> bool:
+    return bool(memberships.list_joined_among(txn, user_nid, (room_id,)))
 
 
 def _said(record: EventRecord) -> str:

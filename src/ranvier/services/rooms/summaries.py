@@ -7,6 +7,7 @@ import msgspec
 
 from ranvier.core.events.pdu import Pdu
 from ranvier.core.identifiers import StateKey
+from ranvier.services.rooms.checking import RoomRef
 from ranvier.services.rooms.live import LiveRoom, read_slots
 from ranvier.store.database import WriteTxn
 from ranvier.store.tables.interned import Interner
@@ -63,8 +64,12 @@ def refresh_summary(txn: WriteTxn, interner: Interner, room: LiveRoom, changed: 
 
     Cost: nothing if no list shows what changed; else 4 statements.
     """
-    if not any(slot in _FIELDS for slot in changed):
-        return
+    if any(slot in _FIELDS for slot in changed):
+        make_summary(txn, interner, room)
+
+
+def make_summary(txn: WriteTxn, interner: Interner, room: LiveRoom | RoomRef) -> None:
+    """The same, whatever changed. Cost: 4 statements."""
     found = read_slots(txn, interner, room.nid, room.room_id, room.version, list(_FIELDS))
     fields: dict[str, Any] = {}
     for slot, pdu in found.items():

@@ -53,6 +53,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     state_key: str | None = None
     redacts: EventID | None = None
     transaction: ClientTransaction | None = None  # what makes a repeated request find this event
+    sticky_ms: int | None = None  # for how long it is sticky (MSC4354)
     origin_server_ts: int | None = None  # an application service may date its events; None: now
 
 
@@ -286,6 +287,7 @@ class Timeline:
             sender=draft.sender,
             content=draft.content,
             redacts=draft.redacts,
+            sticky_ms=draft.sticky_ms,
         )
         cited = (*parents.prev, *parents.auth)
         placement = Placement(

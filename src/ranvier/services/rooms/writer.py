@@ -127,9 +127,9 @@ class RoomWriters:
 
         Raises: Conflict when the room moved on from the revision of `merge`; what `merge` raises; StoreFault.
         """
-        await self.rewrite(room, lambda txn: self._merge(txn, room, merge))
+        await self.rewrite(room.nid, room.room_id, lambda txn: self._merge(txn, room, merge))
 
-    async def rewrite(self, room: LiveRoom, write: Callable[[WriteTxn], Appended]) -> None:
+    async def rewrite(self, room_nid: int, room_id: RoomID, write: Callable[[WriteTxn], Appended]) -> None:
         """Change a room by a transaction that ends in an append, with nothing of ours under way.
 
         What of the room is in memory is forgotten, and what is being built on it meets a Conflict.
@@ -137,14 +137,14 @@ class RoomWriters:
         Raises: what `write` raises; StoreFault.
         """
         # Nothing more is queued behind what is under way, which ends therefore.
-        self._live.forget(room.room_id)
-        while (queue := self._queues.get(room.nid)) is not None and queue.task is not None:
+        self._live.forget(room_id)
+        while (queue := self._queues.get(room_nid)) is not None and queue.task is not None:
             await asyncio.wait({queue.task})
         # RACE: no await between this and the queueing of the write, so nothing is appended in between.
-        self._live.forget(room.room_id)
+        self._live.forget(room_id)
         appended = await self._db.write(write)
         # Who read the room meanwhile may have read it as it was before.
-        self._live.forget(room.room_id, below=appended.revision)
+        self._live.forget(room_id, below=appended.revision)
         remember_appended(self._interner, self._nodes, appended)
 
     async def is_current(self, room: LiveRoom) -> bool:

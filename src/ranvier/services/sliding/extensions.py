@@ -9,19 +9,28 @@ from collections.abc import Set as AbstractSet
 import msgspec
 
 from ranvier.core.identifiers import RoomID
+from ranvier.io.clock import Clock
 from ranvier.services.changes import Changed
 from ranvier.services.requester import Requester
 from ranvier.services.sliding.account_data import AccountDataQuestion, read_account_data_answer
 from ranvier.services.sliding.encryption import EncryptionQuestion, read_device_list_changes
 from ranvier.services.sliding.making import ReadRoom
 from ranvier.services.sliding.receipts import ReceiptsQuestion, read_receipts
-from ranvier.services.sliding.request import Extensions, Scope
-from ranvier.services.sliding.results import AccountDataAnswer, Encryption, ExtensionsAnswer
+from ranvier.services.sliding.request import Extensions, Paged, Scope
+from ranvier.services.sliding.results import (
+    AccountDataAnswer,
+    Encryption,
+    ExtensionsAnswer,
+    StickyAnswer,
+)
+from ranvier.services.sliding.sticky import StickyScope, read_sticky_answer
 from ranvier.services.sliding.to_device import MAX_MESSAGES, read_to_device
 from ranvier.services.sliding.told import ACCOUNT_DATA, RECEIPTS, Knowledge
 from ranvier.services.sliding.typing import TypingQuestion, read_typing_answer
 from ranvier.services.sliding.windows import Shown
+from ranvier.services.sync.slices import Slices
 from ranvier.services.sync.standing import Standing
+from ranvier.services.thread_subscriptions.listing import SubscriptionsPage, read_page
 from ranvier.store.database import ReadTxn
 from ranvier.store.tables.interned import Interner
 
@@ -67,13 +76,16 @@ class Progress(msgspec.Struct, frozen=True):
     to_device_upto: int | None
     in_scope: frozenset[int]
     scopes: Mapping[int, AbstractSet[int]]  # the rooms that each was for
+    subscriptions_upto: int | None
 
 
 class ExtensionsReader:
     """Reads them in read transactions, on any thread."""
 
-    def __init__(self, interner: Interner) -> None:
+    def __init__(self, interner: Interner, slices: Slices, clock: Clock) -> None:
         self._interner = interner
+        self._slices = slices
+        self._clock = clock
 
     def read(self, txn: ReadTxn, wanted: Extensions, at: Circumstances) -> tuple[ExtensionsAnswer, Progress]:
         """What each enabled extension tells, and what the client has then. Cost: that of each."""
@@ -101,7 +113,36 @@ class ExtensionsReader:
         if wanted.typing is not None:
             in_scope = frozenset(filter(at.is_joined, rooms_in_scope(wanted.typing, at.shown)))
             answer = msgspec.structs.replace(answer, typing=self._typing(txn, at, in_scope))
-        return answer, Progress(account_data_upto, device_lists_upto, to_device_upto, in_scope, scopes)
+        subscriptions_upto = None if known is None else known.subscriptions_upto
+        if wanted.thread_subscriptions is not None:
+            page = self._subscriptions(txn, wanted.thread_subscriptions, at)
+            answer = msgspec.structs.replace(answer, thread_subscriptions=page)
+            subscriptions_upto = at.now
+        if wanted.sticky is not None:
+            answer = msgspec.structs.replace(answer, sticky=self._sticky(txn, wanted.sticky, at))
+        return answer, Progress(
+            account_data_upto, device_lists_upto, to_device_upto, in_scope, scopes, subscriptions_upto
+        )
+
+    def _subscriptions(self, txn: ReadTxn, limit: int, at: Circumstances) -> SubscriptionsPage:
+        """The newest changes to threads' subscriptions that the client has not got. Spec: MSC4308."""
+        since = None if at.knowledge is None else at.knowledge.subscriptions_upto
+        if since is not None and not at.touched.user:
+            return SubscriptionsPage((), None)
+        return read_page(txn, at.requester.user_nid, since or 0, at.now + 1, limit)
+
+    def _sticky(self, txn: ReadTxn, asked: Paged, at: Circumstances) -> StickyAnswer:
+        rooms = at.standing.rooms
+        entered = rooms & at.touched.moved if asked.since is not None else frozenset[int]()
+        scope = StickyScope(
+            rooms - entered,
+            entered,
+            {nid for one in at.read.values() for nid in one.event_nids},
+            at.standing.ignored,
+            at.now,
+            self._clock.now_ms(),
+        )
+        return read_sticky_answer(txn, self._slices, asked, scope)
 
     def _encryption(self, txn: ReadTxn, at: Circumstances) -> Encryption:
         since = None if at.knowledge is None else at.knowledge.device_lists_upto

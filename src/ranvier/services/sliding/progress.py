@@ -22,6 +22,7 @@ def next_knowledge(at: Circumstances, progress: Progress, extensions: Extensions
         progress.in_scope,
         at.shown,
         extensions,
+        progress.subscriptions_upto,
     )
 
 

@@ -85,7 +85,9 @@ class SlidingReader:
 
     def _read(self, txn: ReadTxn, job: Job, shared: SharedSlices) -> Result:
         standing, request = job.standing, job.request
-        roster = read_roster(txn, job.requester.user_nid, standing, job.roster, job.roster_changed)
+        roster = read_roster(
+            txn, self._interner, job.requester.user_nid, standing, job.roster, job.roster_changed
+        )
         touched = self._touched(txn, job)
         if job.knowledge is not None and job.knowledge.is_stale:
             known = doubtful(job.knowledge, touched.every, roster.content)

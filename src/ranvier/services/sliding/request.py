@@ -83,6 +83,8 @@ class Extensions(msgspec.Struct, frozen=True, kw_only=True):
     account_data: Scope | None = None
     receipts: Scope | None = None
     typing: Scope | None = None
+    thread_subscriptions: int | None = None  # at most so many in one answer
+    sticky: Paged | None = None
 
 
 NO_EXTENSIONS: Final = Extensions()

@@ -6,6 +6,7 @@ import msgspec
 
 from ranvier.core.identifiers import RoomID, StateKey, UserID
 from ranvier.services.sliding.windows import WindowedList
+from ranvier.services.thread_subscriptions.listing import SubscriptionsPage
 
 
 class Hero(msgspec.Struct, frozen=True):
@@ -65,6 +66,11 @@ class AccountDataAnswer(msgspec.Struct, frozen=True):
     of_rooms: Mapping[RoomID, Sequence[bytes]]
 
 
+class StickyAnswer(msgspec.Struct, frozen=True):
+    next_batch: int
+    of_rooms: Mapping[RoomID, Sequence[bytes]]
+
+
 class ExtensionsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What extensions tell. None: not enabled."""
 
@@ -73,6 +79,8 @@ class ExtensionsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     account_data: AccountDataAnswer | None = None
     receipts: Mapping[RoomID, bytes] | None = None  # m.receipt events
     typing: Mapping[RoomID, bytes] | None = None  # m.typing events
+    thread_subscriptions: SubscriptionsPage | None = None
+    sticky: StickyAnswer | None = None
 
     @property
     def is_news(self) -> bool:
@@ -83,6 +91,8 @@ class ExtensionsAnswer(msgspec.Struct, frozen=True, kw_only=True):
             or (self.account_data is not None and (self.account_data.of_user or self.account_data.of_rooms))
             or self.receipts
             or self.typing
+            or (self.thread_subscriptions is not None and self.thread_subscriptions.changes)
+            or (self.sticky is not None and self.sticky.of_rooms)
         )
 
 

@@ -19,7 +19,7 @@ from ranvier.services.sliding.results import RoomResult
 from ranvier.services.sliding.room_state import Granted, RoomStates, Wish
 from ranvier.services.sliding.told import NO_EXTENSION, Told
 from ranvier.services.sync.answers import Reading, personal_events
-from ranvier.services.sync.own import read_pending
+from ranvier.services.sync.own import read_wanted
 from ranvier.services.sync.request import Profile, StateSection
 from ranvier.services.sync.slices import Slice, Slices
 from ranvier.services.sync.standing import Pending, Standing
@@ -115,9 +115,8 @@ class RoomsReader:
         if not plans:
             return {}
         wanted = [Pending(plan.room_nid, plan.place.event_nid, plan.place.membership) for plan in plans]
-        shown = {
-            one.room_nid: one for one in read_pending(txn, self._interner, wanted, asked.standing.ignored)
-        }
+        user_nid, ignored = asked.requester.user_nid, asked.standing.ignored
+        shown = {one.room_nid: one for one in read_wanted(txn, self._interner, user_nid, wanted, ignored)}
         room_ids = self._slices.room_ids(txn, shown)
         return {
             plan.room_nid: ReadRoom(

@@ -10,10 +10,13 @@ from typing import Final
 
 import msgspec
 
+from ranvier.core import invite_permission
 from ranvier.services.changes import Changed
+from ranvier.services.rooms.permissions import list_unwanted
 from ranvier.services.sync.standing import Standing
 from ranvier.store.database import ReadTxn
 from ranvier.store.tables.account_data import GLOBAL, find_account_data, list_account_data_changes
+from ranvier.store.tables.interned import Interner
 from ranvier.store.tables.memberships import (
     BAN,
     INVITE,
@@ -39,6 +42,7 @@ MAX_TAGS: Final = 1_000
 
 _DIRECT: Final = "m.direct"
 _TAG: Final = "m.tag"
+_GLOBAL_TYPES: Final = (_DIRECT, *invite_permission.TYPES)
 _NO_FACTS: Final = RoomFacts(0, None, False)
 
 
@@ -72,40 +76,50 @@ class Roster(msgspec.Struct, frozen=True):
 
 
 def read_roster(
-    txn: ReadTxn, user_nid: int, standing: Standing, old: Roster | None, changed: Changed | None
+    txn: ReadTxn,
+    interner: Interner,
+    user_nid: int,
+    standing: Standing,
+    old: Roster | None,
+    changed: Changed | None,
 ) -> Roster:
     """The roster where the standing is. `changed`: since `old`; None: not known.
 
-    Cost: nothing if nothing changed; else 1 query for rooms, and up to 9 for what is the user's own.
+    Cost: nothing if nothing changed; else 1 query for rooms, and up to 12 for what is the user's own.
     """
     now = standing.position
     if old is not None and old.position >= now:
         return old
     if old is None or changed is None:
-        return Roster(now, _read_all(txn, user_nid, standing))
+        return Roster(now, _read_all(txn, interner, user_nid, standing))
     if changed.user:
-        return Roster(now, _read_own(txn, user_nid, standing, old, changed.rooms))
+        return Roster(now, _read_own(txn, interner, user_nid, standing, old, changed.rooms))
     return Roster(now, _with_facts(txn, old.content, changed.rooms & standing.rooms))
 
 
-def _read_all(txn: ReadTxn, user_nid: int, standing: Standing) -> Content:
+def _read_all(txn: ReadTxn, interner: Interner, user_nid: int, standing: Standing) -> Content:
     facts = list_facts(txn, standing.rooms)
     places = _joined_places(standing, facts)
-    absent = _read_absent(txn, user_nid, standing)
+    absent = _read_absent(txn, interner, user_nid, standing)
     facts |= _absent_facts(txn, absent)
     places |= absent
     return _content(places, facts, _read_direct(txn, user_nid), _read_tags(txn, user_nid), standing)
 
 
 def _read_own(
-    txn: ReadTxn, user_nid: int, standing: Standing, old: Roster, rooms: AbstractSet[int]
+    txn: ReadTxn,
+    interner: Interner,
+    user_nid: int,
+    standing: Standing,
+    old: Roster,
+    rooms: AbstractSet[int],
 ) -> Content:
     """What is left of the old one where something of the user's own changed."""
     content, now = old.content, standing.position
     said = {
         one.type
         for one in list_account_data_changes(txn, user_nid, old.position, now)
-        if (one.room_nid == GLOBAL) == (one.type == _DIRECT)
+        if (one.room_nid == GLOBAL) == (one.type in _GLOBAL_TYPES)
     }
     direct = _read_direct(txn, user_nid) if _DIRECT in said else content.direct
     tags = _read_tags(txn, user_nid) if _TAG in said else content.tags
@@ -113,6 +127,7 @@ def _read_own(
     is_moved = (
         content.joined != standing.joined
         or content.ignored != standing.ignored
+        or not said.isdisjoint(invite_permission.TYPES)
         or any(place.membership not in (JOIN, INVITE, KNOCK) for place in content.places.values())
         or bool(list_membership_changes(txn, user_nid, old.position, now))
     )
@@ -123,7 +138,7 @@ def _read_own(
     stale = (rooms & standing.rooms) | {nid for nid in standing.rooms if nid not in content.joined}
     facts = {**content.facts, **list_facts(txn, stale)}
     places = _joined_places(standing, facts)
-    absent = _read_absent(txn, user_nid, standing)
+    absent = _read_absent(txn, interner, user_nid, standing)
     facts |= _absent_facts(txn, absent)
     places |= absent
     return _content(places, facts, direct, tags, standing)
@@ -174,15 +189,17 @@ def _joined_places(standing: Standing, facts: Mapping[int, RoomFacts]) -> dict[i
     }
 
 
-def _read_absent(txn: ReadTxn, user_nid: int, standing: Standing) -> dict[int, Place]:
+def _read_absent(txn: ReadTxn, interner: Interner, user_nid: int, standing: Standing) -> dict[int, Place]:
     """Where the user is not joined, but something else."""
     absences = [
         one
         for one in list_absences(txn, user_nid)
-        if one.position <= standing.position
-        and one.room_nid not in standing.rooms
-        and not (one.membership == INVITE and one.sender_nid in standing.ignored)
+        if one.position <= standing.position and one.room_nid not in standing.rooms
     ]
+    inviters = {one.sender_nid for one in absences if one.membership == INVITE}
+    if inviters:
+        unwanted = {*standing.ignored, *list_unwanted(txn, interner, user_nid, inviters)}
+        absences = [one for one in absences if one.membership != INVITE or one.sender_nid not in unwanted]
     gone = [one.room_nid for one in absences if one.membership not in (INVITE, KNOCK)]
     once = list_once_joined(txn, user_nid, gone) if gone else set()
     return {one.room_nid: _absent_place(one, user_nid, one.room_nid in once) for one in absences}

@@ -16,6 +16,7 @@ from ranvier.services.sliding.results import (
     Answer,
     Encryption,
     ExtensionsAnswer,
+    StickyAnswer,
     ToDevice,
 )
 from ranvier.services.sliding.rosters import Rosters
@@ -24,6 +25,7 @@ from ranvier.services.sliding.warm_rooms import WarmRooms
 from ranvier.services.sync.batches import Batches
 from ranvier.services.sync.clients import Client, Standings
 from ranvier.services.sync.standing import Standing
+from ranvier.services.thread_subscriptions.listing import SubscriptionsPage
 from ranvier.store.database import Database
 
 
@@ -121,6 +123,8 @@ def _quiet_draft(knowledge: Knowledge, request: SlidingRequest, standing: Standi
         account_data=None if wanted.account_data is None else AccountDataAnswer((), {}),
         receipts=None if wanted.receipts is None else {},
         typing=None if wanted.typing is None else {},
+        thread_subscriptions=None if wanted.thread_subscriptions is None else SubscriptionsPage((), None),
+        sticky=None if wanted.sticky is None else StickyAnswer(standing.position, {}),
     )
 
     def later(upto: int | None) -> int | None:
@@ -131,6 +135,7 @@ def _quiet_draft(knowledge: Knowledge, request: SlidingRequest, standing: Standi
         position=standing.position,
         account_data_upto=later(knowledge.account_data_upto),
         device_lists_upto=later(knowledge.device_lists_upto),
+        subscriptions_upto=later(knowledge.subscriptions_upto),
     )
     return Draft((), extensions, after, shown, False)
 
@@ -146,5 +151,9 @@ def _is_quiet(
         return False
     if wanted.to_device is not None and (wanted.to_device.since or 0) != knowledge.to_device_upto:
         return False
-    same = msgspec.structs.replace(wanted, to_device=knowledge.extensions.to_device)
+    if wanted.sticky is not None and (wanted.sticky.since or 0) < knowledge.position:
+        return False
+    same = msgspec.structs.replace(
+        wanted, to_device=knowledge.extensions.to_device, sticky=knowledge.extensions.sticky
+    )
     return shown.asks_same(request) and same == knowledge.extensions

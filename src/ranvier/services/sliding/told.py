@@ -57,6 +57,7 @@ class Knowledge(msgspec.Struct, frozen=True):
     in_scope: frozenset[int] | None = None  # rooms whose typing the client follows; None: not known
     shown: Shown | None = None  # windows of which all was told; None: not known
     extensions: Extensions = NO_EXTENSIONS  # that were enabled, if `shown` is known
+    subscriptions_upto: int | None = None  # to threads; None: never told, or not known
     is_stale: bool = False  # the client may know more: what changed since is to be told from scratch
 
 

@@ -48,4 +48,4 @@ class WarmRooms:
                 self._keep(profile, alike, position)
 
     def _keep(self, profile: Profile, slices: Mapping[int, Slice], position: int) -> None:
-        self._cache.keep(profile, slices, position)
+        self._cache.keep(profile, slices.values(), position)

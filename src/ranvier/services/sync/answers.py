@@ -22,6 +22,9 @@ MEMBER: Final = "m.room.member"
 _EPHEMERAL: Final = "ephemeral"
 _STATE: Final = "state"
 
+Part = tuple[bytes, Sequence[bytes]]
+"""A member of the response: its name in quotes, and the pieces of its value."""
+
 AGE_STEP_MS: Final = 1_000
 """An event's `age` may be told wrong by so much: so long are timelines used again."""
 
@@ -44,6 +47,7 @@ class RoomExtras(msgspec.Struct, frozen=True):
     account_data: Sequence[bytes] = ()
     receipts: Receipts = {}
     unread: bytes | None = None  # the members unread_notifications and unread_thread_notifications
+    sticky: Sequence[bytes] = ()  # events that the timeline does not show
 
 
 def joined_section(part: Slice, reading: Reading, extras: RoomExtras) -> tuple[bytes, list[Member]]:
@@ -54,9 +58,10 @@ def joined_section(part: Slice, reading: Reading, extras: RoomExtras) -> tuple[b
     summary = b"" if part.summary is None else b',"summary":' + _summary(part.summary, reading.user_id)
     unread = b"" if extras.unread is None else b"," + extras.unread
     account_data = b",".join(extras.account_data) if extras.account_data else b""
+    sticky = b',"msc4354_sticky":' + events_object(extras.sticky) if extras.sticky else b""
     return (
-        b'{%b,%b,"ephemeral":{"events":[%b]},"account_data":{"events":[%b]}%b%b}'
-        % (timeline, state, ephemeral, account_data, summary, unread)
+        b'{%b,%b,"ephemeral":{"events":[%b]},"account_data":{"events":[%b]}%b%b%b}'
+        % (timeline, state, ephemeral, account_data, summary, sticky, unread)
     ), members
 
 
@@ -182,17 +187,30 @@ def merge_receipts(public: Receipts, own: Receipts) -> Receipts:
     return merged  # type: ignore[return-value]  # the same, made of dicts
 
 
-def room_map(sections: Iterable[tuple[str, bytes]]) -> bytes:
-    """Sections by room id, as JSON."""
-    return b"{%b}" % b",".join([b"%b:%b" % (orjson.dumps(name), body) for name, body in sections])
+def room_map(sections: Iterable[tuple[str, bytes]]) -> list[bytes]:
+    """Sections by room id, as the pieces of a JSON object."""
+    return json_object((orjson.dumps(name), (body,)) for name, body in sections)
+
+
+def json_object(members: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[bytes]:
+    """The pieces of an object, from those of its members. A large response is joined once, at its end."""
+    pieces = [b"{"]
+    for name, value in members:
+        pieces += (name, b":", *value, b",")
+    if len(pieces) > 1:
+        pieces.pop()
+    pieces.append(b"}")
+    return pieces
 
 
 def events_object(events: Sequence[bytes]) -> bytes:
     return b'{"events":[%b]}' % b",".join(events)
 
 
-def encode_answer(next_batch: int, parts: Iterable[tuple[bytes, bytes]], keys: bytes) -> bytes:
-    """The response: (name, JSON) of each part that there is, and the members that every response has."""
-    token = encode_sync_token(SyncToken(next_batch)).encode()
-    more = b"".join([b',"%b":%b' % part for part in parts])
-    return b'{"next_batch":"%b",%b%b}' % (token, keys, more)
+def encode_answer(next_batch: int, parts: Iterable[Part], keys: bytes) -> bytes:
+    """The response: each part that there is, and the members that every response has."""
+    pieces = [b'{"next_batch":"%b",%b' % (encode_sync_token(SyncToken(next_batch)).encode(), keys)]
+    for name, value in parts:
+        pieces += (b",", name, b":", *value)
+    pieces.append(b"}")
+    return b"".join(pieces)

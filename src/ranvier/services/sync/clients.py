@@ -137,8 +137,7 @@ class Standings:
         if old is not None:
             if old.position == now:
                 return old
-            changed = self._changes.since(old.position, now, user_nid, frozenset())
-            if changed is not None and not changed.user:
+            if not self._changes.own_since(old.position, user_nid):
                 client.standing = old.at(now)
                 return client.standing
         standing = await self._db.read(read_standing, user_nid, device_nid, now, old)

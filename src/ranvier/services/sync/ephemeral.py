@@ -60,7 +60,11 @@ def read_ephemeral(
 def receipt_contents(
     txn: ReadTxn, interner: Interner, stored: Sequence[receipts.StoredReceipt]
 ) -> dict[int, dict[str, Any]]:
-    """room_nid -> the content of its m.receipt event."""
+    """room_nid -> the content of its m.receipt event.
+
+    There is one place for a user's receipt on an event. Spec: MSC4102: one without a thread, which says more, is told
+    before any with one.
+    """
     if not stored:
         return {}
     names = list_user_ids(txn, interner, {one.receipt.user_nid for one in stored})
@@ -71,7 +75,9 @@ def receipt_contents(
         if receipt.thread_id != receipts.UNTHREADED:
             told["thread_id"] = receipt.thread_id
         by_type = contents.setdefault(receipt.room_nid, {}).setdefault(receipt.event_id, {})
-        by_type.setdefault(receipt.type.value, {})[names[receipt.user_nid]] = told
+        by_user, name = by_type.setdefault(receipt.type.value, {}), names[receipt.user_nid]
+        if "thread_id" not in told or "thread_id" in by_user.get(name, told):
+            by_user[name] = told
     return contents
 
 

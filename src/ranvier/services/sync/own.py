@@ -13,6 +13,7 @@ from ranvier.core.filters import EventSelector, FilterableEvent
 from ranvier.core.identifiers import RoomID, StateKey
 from ranvier.services.push.rules import read_push_rules
 from ranvier.services.requester import Requester
+from ranvier.services.rooms.permissions import list_unwanted
 from ranvier.services.sync.standing import Pending
 from ranvier.store.database import ReadTxn
 from ranvier.store.tables.account_data import (
@@ -91,25 +92,46 @@ class Shown(msgspec.Struct, frozen=True):
 
     room_nid: int
     membership: str
-    events: Sequence[bytes]  # stripped
+    events: Sequence[
+        bytes
+    ]  # stripped; the user's own member event comes last, and says which it is and when it was
 
 
-def read_pending(
-    txn: ReadTxn, interner: Interner, pending: Sequence[Pending], ignored: Collection[int]
+def read_wanted(
+    txn: ReadTxn, interner: Interner, user_nid: int, pending: Sequence[Pending], ignored: Collection[int]
 ) -> list[Shown]:
-    """Invites and knocks, without the invites of ignored users.
+    """Invites and knocks as a client of the user is to see them: without the invites of ignored users, and of those
+    whom the user does not let invite.
 
-    Cost: nothing without any; else 5 queries.
+    Cost: nothing without any; else 7 queries, or 8.
     """
     if not pending:
         return []
     members = list_events(txn, [one.event_nid for one in pending])
+    senders = {members[one.event_nid].sender_nid for one in pending if one.event_nid in members}
+    unwanted = {*ignored, *list_unwanted(txn, interner, user_nid, senders)}
     pending = [
         one
         for one in pending
         if one.event_nid in members
-        and not (one.membership == INVITE and members[one.event_nid].sender_nid in ignored)
+        and not (one.membership == INVITE and members[one.event_nid].sender_nid in unwanted)
     ]
+    return _show(txn, interner, pending, members)
+
+
+def read_pending(txn: ReadTxn, interner: Interner, pending: Sequence[Pending]) -> list[Shown]:
+    """Invites and knocks. Cost: nothing without any; else 5 queries."""
+    if not pending:
+        return []
+    members = list_events(txn, [one.event_nid for one in pending])
+    return _show(txn, interner, [one for one in pending if one.event_nid in members], members)
+
+
+def _show(
+    txn: ReadTxn, interner: Interner, pending: Sequence[Pending], members: Mapping[int, EventRecord]
+) -> list[Shown]:
+    if not pending:
+        return []
     given = list_stripped_states(txn, [one.event_nid for one in pending])
     here = _read_state(txn, interner, [one for one in pending if one.event_nid not in given], members)
     shown = []
@@ -121,7 +143,8 @@ def read_pending(
         else:
             events = [strip(record) for record in here[one.room_nid]]
         own = strip(members[one.event_nid])
-        shown.append(Shown(one.room_nid, one.membership, [*(event for event in events if event != own), own]))
+        others = [event for event in events if event != own]
+        shown.append(Shown(one.room_nid, one.membership, [*others, _date(own, members[one.event_nid])]))
     return shown
 
 
@@ -163,3 +186,10 @@ def strip(record: EventRecord) -> bytes:
         stored.state_key,
         stored.type,
     )
+
+
+def _date(stripped: bytes, record: EventRecord) -> bytes:
+    """SPEC: stripped state has four fields; clients need these two as well, to sort invites and to say how old
+    one is, and show 1970 without."""
+    event_id = msgspec.json.encode(record.event_id)
+    return b'%b,"event_id":%b,"origin_server_ts":%d}' % (stripped[:-1], event_id, record.origin_server_ts)

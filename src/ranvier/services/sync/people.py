@@ -83,6 +83,7 @@ def read_presence(
     """m.presence events of those in `updated` who share a room with the user, and of those who do so only
     now, as far as they are not offline.
 
+    Spec: "updates to the presence status of other users". A sync makes its own user online, and would wake itself.
     Cost: nothing for nobody; else 2 queries, and 1 a room that was entered.
     """
     if selector.is_nothing or not (updated or company.came or company.entered):
@@ -91,11 +92,9 @@ def read_presence(
     for room_nid in company.entered:
         new.update(nid for nid, _ in memberships.list_members(txn, room_nid, limit=MAX_PRESENT))
     seen = memberships.list_sharing_among(txn, user_nid, updated) if updated else set()
-    if user_nid in updated:
-        seen.add(user_nid)
     found = {
         nid: one
-        for nid, one in presence.list_presence(txn, seen | new).items()
+        for nid, one in presence.list_presence(txn, (seen | new) - {user_nid}).items()
         if nid in seen or one.state is not PresenceState.OFFLINE
     }
     names = list_user_ids(txn, interner, found)

@@ -63,7 +63,7 @@ class Result(msgspec.Struct, frozen=True):
     body: bytes | None  # None: there is nothing to tell
     members: Sequence[Member] = ()  # that the body brings
     delivered: int | None = None  # position of the last message to the device
-    read: Mapping[int, Slice] = {}  # see `rooms.Told`
+    read: Sequence[Slice] = ()  # see `rooms.Told`
 
     @property
     def now(self) -> int:
@@ -119,14 +119,14 @@ class SyncReader:
         told = self._rooms.read(txn, asked, shared, unread)
         parts = list(told.parts)
         if messages:
-            parts.append((b"to_device", events_object([_encode(message) for message in messages])))
+            parts.append((b'"to_device"', (events_object([_encode(message) for message in messages]),)))
         if request.since is not None:
             lists = self._device_lists(txn, job, request.since, told.company)
             if lists is not None:
-                parts.append((b"device_lists", lists))
+                parts.append((b'"device_lists"', (lists,)))
         presence = self._presence(txn, job, told.company)
         if presence:
-            parts.append((b"presence", events_object(presence)))
+            parts.append((b'"presence"', (events_object(presence),)))
         must_answer = request.since is None or request.full_state or _has_other_keys(job)
         body = encode_answer(job.now, parts, job.standing.keys) if parts or must_answer else None
         delivered = messages[-1].position if messages else None

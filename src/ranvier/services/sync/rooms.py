@@ -14,35 +14,36 @@ from ranvier.services.rooms.aggregations import Aggregations
 from ranvier.services.rooms.showing import Frame
 from ranvier.services.rooms.sight import Standpoint, Viewer, find_standpoint
 from ranvier.services.sync.answers import (
+    Part,
     Reading,
     RoomExtras,
     events_object,
     joined_section,
+    json_object,
     left_section,
     room_map,
 )
 from ranvier.services.sync.entries import Device
 from ranvier.services.sync.ephemeral import Receipts, receipt_contents
 from ranvier.services.sync.members_sent import Member
-from ranvier.services.sync.own import Shown, account_data_events, read_account_data, read_pending
+from ranvier.services.sync.own import Shown, account_data_events, read_account_data, read_wanted
 from ranvier.services.sync.people import Company
 from ranvier.services.sync.request import Profile, SyncRequest
-from ranvier.services.sync.slices import Slice, Slices
+from ranvier.services.sync.slices import ANYBODY, Slice, Slices
 from ranvier.services.sync.standing import Plan, Standing, plan_first, plan_next
+from ranvier.services.sync.sticky import StickyQuestion
 from ranvier.services.sync.timelines import Window
 from ranvier.services.sync.unread import Unread, encode_unread, read_unread
 from ranvier.store.database import ReadTxn
 from ranvier.store.tables.account_data import GLOBAL, AccountData
 from ranvier.store.tables.interned import Interner
 from ranvier.store.tables.memberships import BAN, INVITE, JOIN, LEAVE
+from ranvier.store.tables.partial_rooms import list_hidden
 from ranvier.store.tables.receipts import list_private_receipts
 from ranvier.store.tables.timeline import live_order
 
 SharedSlices = dict[tuple[Profile, Window], Slice]
 """What requests of one transaction have in common."""
-
-Part = tuple[bytes, bytes]
-"""Name and JSON of a member of the response."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -60,7 +61,7 @@ class Told(msgspec.Struct, frozen=True):
     parts: Sequence[Part]  # `rooms` and `account_data`, as far as there is something
     members: Sequence[Member]  # that they bring
     company: Company
-    read: Mapping[int, Slice]  # by room: slices of everything, made for this
+    read: Sequence[Slice]  # slices of everything, made for this
     is_impersonal: bool  # whether others may get the same
     senders: frozenset[Device]  # except these, who get their transaction ids
 
@@ -90,7 +91,7 @@ class RoomsReader:
         plan = _plan(txn, asked)
         own = self._own_changes(txn, asked, plan)
         plan = self._filtered(txn, _with_own(asked, plan, own), profile)
-        first: dict[int, Slice] = {}
+        first: list[Slice] = []
         joined = self._known_slices(txn, profile, plan.known, shared)
         if asked.request.since is None:
             joined += self._first_slices(txn, asked, plan.new, first)
@@ -106,22 +107,22 @@ class RoomsReader:
             unread = read_unread(txn, ((asked.requester.user_nid, rooms),))
         reading = self._reading(txn, asked, [*joined, *left])
         sections, members = self._joined_sections(txn, asked, joined, own, unread, reading)
-        rooms_told = [(b"join", room_map(sections))] if sections else []
-        rooms_told += self._pending_sections(
-            txn, read_pending(txn, self._interner, plan.pending, asked.standing.ignored)
-        )
+        rooms_told: list[Part] = [(b'"join"', room_map(sections))] if sections else []
+        ignored = asked.standing.ignored
+        shown = read_wanted(txn, self._interner, asked.requester.user_nid, plan.pending, ignored)
+        rooms_told += self._pending_sections(txn, shown)
         if left:
             gone = [
                 (part.room_id, left_section(part, reading, _extras(asked, part, own, {}))) for part in left
             ]
-            rooms_told.append((b"leave", room_map(gone)))
+            rooms_told.append((b'"leave"', room_map(gone)))
         parts: list[Part] = []
         if rooms_told:
-            parts.append((b"rooms", b"{%b}" % b",".join([b'"%b":%b' % pair for pair in rooms_told])))
+            parts.append((b'"rooms"', json_object(rooms_told)))
         selector = profile.filter.account_data
         account_data = account_data_events(own.account_data.get(GLOBAL, ()), selector, None)
         if account_data:
-            parts.append((b"account_data", events_object(account_data)))
+            parts.append((b'"account_data"', (events_object(account_data),)))
         return Told(
             parts,
             members,
@@ -170,28 +171,31 @@ class RoomsReader:
         return [shared[(profile, window)] for window in windows]
 
     def _first_slices(
-        self, txn: ReadTxn, asked: Asked, windows: Sequence[Window], read: dict[int, Slice]
+        self, txn: ReadTxn, asked: Asked, windows: Sequence[Window], read: list[Slice]
     ) -> list[Slice]:
         """Everything of joined rooms: what all share, where the user was joined before the timeline begins.
 
-        Effects: `read` gets the shared ones that were not cached.
+        Effects: `read` gets those that were not cached.
         """
         profile = asked.request.profile
         missing = [window for window in windows if window.room_nid not in asked.cached]
         if missing:
-            for window, part in self._slices.read(txn, missing, profile).items():
-                read[window.room_nid] = part
+            read += self._slices.read(txn, missing, profile).values()
+        found = {**asked.cached, **{part.window.room_nid: part for part in read}}
         parts: list[Slice] = []
         partial: list[Window] = []
         for window in windows:
-            part = asked.cached.get(window.room_nid) or read[window.room_nid]
-            if part.begins_at < live_order(asked.standing.joined[window.room_nid]):
+            part = found[window.room_nid]
+            came_at = live_order(asked.standing.joined[window.room_nid])
+            if part.reader == ANYBODY and part.begins_at < came_at:
                 partial.append(window)
             else:
                 parts.append(part)
         if profile.lazy:
             parts = self._slices.with_own_member(txn, parts, asked.requester, profile)
-        return parts + self._own_slices(txn, asked, partial)
+        own = self._own_slices(txn, asked, partial)
+        read += own
+        return parts + own
 
     def _own_slices(self, txn: ReadTxn, asked: Asked, windows: Sequence[Window]) -> list[Slice]:
         if not windows:
@@ -237,28 +241,48 @@ class RoomsReader:
         unread: Unread,
         reading: Reading,
     ) -> tuple[list[tuple[RoomID, bytes]], list[Member]]:
-        told = [part for part in joined if _has_news(part, own)]
+        sticky = self._sticky(txn, asked, joined, reading)
+        told = [part for part in joined if _has_news(part, own) or part.window.room_nid in sticky]
         room_nids = [part.window.room_nid for part in told]
         timeline = asked.request.profile.timeline
         counts = encode_unread(txn, unread, asked.requester.user_nid, room_nids, timeline)
         sections: list[tuple[RoomID, bytes]] = []
         members: list[Member] = []
         for part in told:
-            body, brought = joined_section(part, reading, _extras(asked, part, own, counts))
+            body, brought = joined_section(part, reading, _extras(asked, part, own, counts, sticky))
             sections.append((part.room_id, body))
             members += brought
         return sections, members
+
+    def _sticky(
+        self, txn: ReadTxn, asked: Asked, joined: Sequence[Slice], reading: Reading
+    ) -> Mapping[int, Sequence[bytes]]:
+        """The sticky events that timelines do not show. Cost: nothing where all of them are whole."""
+        is_filtered = not asked.request.profile.timeline.is_everything
+        by_since: dict[int, list[Slice]] = {}
+        for part in joined:
+            if part.limited or part.window.since is None or is_filtered:
+                by_since.setdefault(part.window.since or 0, []).append(part)
+        found: dict[int, list[bytes]] = {}
+        for since, parts in by_since.items():
+            shown = {entry.record.event_nid for part in parts for entry in part.timeline}
+            rooms = [part.window.room_nid for part in parts]
+            question = StickyQuestion(rooms, since, asked.standing.position, reading.ignored, reading.now_ms)
+            for one in self._slices.sticky(txn, question):
+                if one.event.event_nid not in shown:
+                    found.setdefault(one.event.room_nid, []).append(one.json)
+        return found
 
     def _pending_sections(self, txn: ReadTxn, shown: Sequence[Shown]) -> list[Part]:
         if not shown:
             return []
         ids = self._slices.room_ids(txn, [one.room_nid for one in shown])
-        rooms = []
-        for name, state in ((b"invite", b"invite_state"), (b"knock", b"knock_state")):
+        rooms: list[Part] = []
+        for name, state in ((b'"invite"', b"invite_state"), (b'"knock"', b"knock_state")):
             sections = [
                 (ids[one.room_nid], b'{"%b":%b}' % (state, events_object(one.events)))
                 for one in shown
-                if (one.membership == INVITE) == (name == b"invite")
+                if (one.membership == INVITE) == (state == b"invite_state")
             ]
             if sections:
                 rooms.append((name, room_map(sections)))
@@ -266,6 +290,31 @@ class RoomsReader:
 
 
 def _plan(txn: ReadTxn, asked: Asked) -> Plan:
+    plan = _plan_all(txn, asked)
+    return plan if asked.request.profile.lazy else _without_partial(txn, asked, plan)
+
+
+def _without_partial(txn: ReadTxn, asked: Asked, plan: Plan) -> Plan:
+    """The plan without rooms whose members are not all known here, for who wants all of them; those come as new ones
+    when they are."""
+    if not (plan.known or plan.new):
+        return plan
+    now, since = asked.standing.position, asked.request.since
+    whole_at = list_hidden(txn, now if since is None else since)
+    if not whole_at:
+        return plan
+    hidden = {nid for nid, position in whole_at.items() if position == 0 or position > now}
+    known = [window for window in plan.known if window.room_nid not in whole_at]
+    new = [window for window in plan.new if window.room_nid not in hidden]
+    new += [
+        Window(window.room_nid, None, now, True, is_cut_off=True)
+        for window in plan.known
+        if window.room_nid in whole_at and window.room_nid not in hidden
+    ]
+    return msgspec.structs.replace(plan, known=known, new=new)
+
+
+def _plan_all(txn: ReadTxn, asked: Asked) -> Plan:
     request, standing, user_nid = asked.request, asked.standing, asked.requester.user_nid
     since = request.since
     if since is None:
@@ -306,7 +355,13 @@ def _has_news(part: Slice, own: OwnChanges) -> bool:
     return window.room_nid in own.account_data or window.room_nid in own.receipts
 
 
-def _extras(asked: Asked, part: Slice, own: OwnChanges, counts: Mapping[int, bytes]) -> RoomExtras:
+def _extras(
+    asked: Asked,
+    part: Slice,
+    own: OwnChanges,
+    counts: Mapping[int, bytes],
+    sticky: Mapping[int, Sequence[bytes]] = {},
+) -> RoomExtras:
     """What the user is told of one room besides what everybody is."""
     nid = part.window.room_nid
     selector = asked.request.profile.filter.room_account_data
@@ -315,6 +370,7 @@ def _extras(asked: Asked, part: Slice, own: OwnChanges, counts: Mapping[int, byt
         account_data_events(data, selector, part.room_id) if data else (),
         own.receipts.get(nid, {}),
         counts.get(nid),
+        sticky.get(nid, ()),
     )
 
 

@@ -18,6 +18,7 @@ from ranvier.services.sync.entries import Device, Entry, make_state_entry, make_
 from ranvier.services.sync.ephemeral import Receipts, read_ephemeral
 from ranvier.services.sync.request import Profile
 from ranvier.services.sync.state_changes import MEMBER, StateChange, StateChanges
+from ranvier.services.sync.sticky import StickyQuestion, ToldSticky, read_sticky
 from ranvier.services.sync.summaries import Summary, read_summaries
 from ranvier.services.sync.timelines import Stretch, Window, read_stretches, select
 from ranvier.store.database import ReadTxn
@@ -33,10 +34,15 @@ MAX_ROOM_IDS: Final = 100_000
 """Kept in memory; beyond that they are read anew."""
 
 
+ANYBODY: Final = 0
+"""No user_nid: whoever was joined all through."""
+
+
 class Slice(msgspec.Struct, frozen=True):
     """What a window has."""
 
     window: Window
+    reader: int  # whose it is: a user_nid, or ANYBODY
     room_id: RoomID
     timeline: Sequence[Entry]
     senders: frozenset[Device]  # of the timeline
@@ -115,7 +121,7 @@ class Slices:
         room_ids = self.room_ids(txn, {window.room_nid for window in windows})
         stretches = read_stretches(txn, self._interner, windows, room_ids, profile)
         changes = self._changes.read(txn, stretches, profile)
-        return self._finish(txn, stretches, changes, room_ids, profile, {})
+        return self._finish(txn, stretches, changes, room_ids, profile, {}, ANYBODY)
 
     def read_own(
         self, txn: ReadTxn, viewers: Mapping[Window, Viewer], profile: Profile
@@ -130,15 +136,21 @@ class Slices:
         for window, stretch in stretches.items():
             visible = self._sight.visible(txn, viewers[window], stretch.records)
             seen |= visible
-            kept = tuple(record for record in stretch.records if record.event_nid in visible)
-            stretches[window] = msgspec.structs.replace(stretch, records=kept)
-        own = next((viewer.requester.user_id for viewer in viewers.values()), None)
-        changes = self._changes.read(txn, stretches, profile, own)
+            kept = [record for record in stretch.records if record.event_nid in visible]
+            shown = tuple(self._presenting.without_erased(txn, kept, visible))
+            stretches[window] = msgspec.structs.replace(stretch, records=shown)
+        reader = next((viewer.requester for viewer in viewers.values()), None)
+        changes = self._changes.read(txn, stretches, profile, None if reader is None else reader.user_id)
         for window, viewer in viewers.items():
             if viewer.standpoint.joined_until == NEVER_JOINED:
                 # Who never was in the room sees nothing of its state but what they may see of its timeline.
                 changes[window] = changes[window].only(seen)
-        return self._finish(txn, stretches, changes, room_ids, profile, seen)
+        nid = ANYBODY if reader is None else reader.user_nid
+        return self._finish(txn, stretches, changes, room_ids, profile, seen, nid)
+
+    def sticky(self, txn: ReadTxn, asked: StickyQuestion) -> Sequence[ToldSticky]:
+        """Sticky events of joined rooms, whoever showed them before. Cost: 1 or 2 queries."""
+        return read_sticky(txn, self._presenting, asked)
 
     def with_own_member(
         self,
@@ -180,6 +192,7 @@ class Slices:
         room_ids: Mapping[int, RoomID],
         profile: Profile,
         seen: Mapping[int, str],
+        reader: int,
     ) -> dict[Window, Slice]:
         summaries, heroes = read_summaries(txn, self._interner, changes)
         timeline = self._timeline_entries(txn, stretches, profile, seen)
@@ -195,6 +208,7 @@ class Slices:
             joined, left = moved.get(window, (nobody, nobody))
             slices[window] = Slice(
                 window=window,
+                reader=reader,
                 room_id=room_ids[window.room_nid],
                 timeline=(entries := [timeline[record.event_nid] for record in stretch.records]),
                 senders=frozenset([entry.sender for entry in entries if entry.sender is not None]),

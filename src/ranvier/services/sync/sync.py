@@ -3,12 +3,12 @@
 How a message comes out: docs/adr/0002-main-job.md. Requests that are awake at the same time are read together.
 """
 
-from typing import Final
+from functools import partial
 
 import msgspec
 
 from ranvier.io.clock import Clock
-from ranvier.services.changes import Changed, Waiters
+from ranvier.services.changes import NOTHING, Waiters, settle
 from ranvier.services.requester import Requester
 from ranvier.services.sync.batches import Batches
 from ranvier.services.sync.clients import Client, Standings
@@ -19,8 +19,6 @@ from ranvier.services.sync.slice_cache import SliceCache
 from ranvier.services.sync.slices import Slice
 from ranvier.services.sync.standing import Standing
 from ranvier.store.database import Database
-
-_NOTHING: Final = Changed(frozenset(), False, frozenset())
 
 
 class Sync:
@@ -70,7 +68,7 @@ class Sync:
         """Everything, or all state: what is answered in any case."""
         cached: dict[int, Slice] = {}
         if request.since is None:
-            cached = self._cache.find(request.profile, standing.rooms, standing.position)
+            cached = self._cache.find(request.profile, standing.rooms, standing.position, requester.user_nid)
         job = Job(requester, request, standing, None, known_members, None, cached)
         result = await self._batches.run_alone(job)
         self._cache.keep(request.profile, result.read, self._db.position())
@@ -86,17 +84,17 @@ class Sync:
             with self._standings.subscription(client).wakeup() as woken:
                 changed = self._standings.changed(client, since)
                 result = Result(standing, None)
-                if changed != _NOTHING:
+                if changed != NOTHING:
                     job = Job(client.requester, request, standing, changed, known_members, client.keys_told)
                     result = await self._batches.run(job)
                 remaining = deadline - self._clock.monotonic()
                 if result.body is not None or remaining <= 0 or self._waiters.is_closed:
                     return result
+                timer = self._clock.call_later(remaining, partial(settle, woken))
                 try:
-                    async with self._clock.timeout(remaining):
-                        await woken
-                except TimeoutError:
-                    pass
+                    await woken
+                finally:
+                    timer.cancel()
 
     def _known_members(self, requester: Requester, request: SyncRequest) -> frozenset[Member]:
         if not request.profile.lazy:

@@ -62,6 +62,7 @@ CREATE TABLE partial_events (
     event_nid {int} NOT NULL,
     PRIMARY KEY (room_nid, event_nid)
 ) {without_rowid};
+CREATE INDEX partial_events_by_event ON partial_events (event_nid);
 
 -- What lists of rooms show and filter by; derived from the state by the owner of rooms, one row per room.
 CREATE TABLE room_summaries (

@@ -33,6 +33,7 @@ CREATE TABLE tokens (
     refresh_expires_ms {int}
 );
 CREATE INDEX tokens_by_user ON tokens (user_nid);
+CREATE INDEX tokens_by_issuer ON tokens (issued_by_nid) WHERE issued_by_nid IS NOT NULL;
 CREATE INDEX tokens_by_device ON tokens (device_nid);
 CREATE INDEX tokens_by_replaced ON tokens (replaces_nid) WHERE replaces_nid IS NOT NULL;
 

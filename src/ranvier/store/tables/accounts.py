@@ -4,6 +4,7 @@ Tables: accounts, external_ids, ratelimit_overrides. Owner: services.accounts. G
 Index -> query: primary keys -> find; external_ids_by_user -> list and delete those of a user.
 """
 
+from collections.abc import Collection
 from enum import Enum
 from typing import Final
 
@@ -11,6 +12,7 @@ import msgspec
 
 from ranvier.core.identifiers import UserID
 from ranvier.store.database import Kind, ReadTxn, Row, WriteTxn
+from ranvier.store.tables.batches import in_batches
 
 
 class AccountKind(Enum):
@@ -61,6 +63,7 @@ _REACTIVATE: Final = """
     UPDATE accounts SET deactivated_ms = NULL, is_erased = 0, password_hash = :password_hash
     WHERE user_nid = :user_nid
 """
+_ERASED: Final = "SELECT user_nid FROM accounts WHERE user_nid IN (:user_nids[]) AND is_erased = 1"
 _SET_KIND: Final = "UPDATE accounts SET kind = :kind WHERE user_nid = :user_nid"
 _SET_HASH: Final = "UPDATE accounts SET password_hash = :password_hash WHERE user_nid = :user_nid"
 _SET_LOCKED: Final = "UPDATE accounts SET is_locked = :is_locked WHERE user_nid = :user_nid"
@@ -162,6 +165,13 @@ def deactivate_account(txn: WriteTxn, user_nid: int, now_ms: int, *, is_erased: 
     return txn.execute(_DEACTIVATE, user_nid=user_nid, now_ms=now_ms, is_erased=is_erased) == 1
 
 
+def list_erased(txn: ReadTxn, user_nids: Collection[int]) -> set[int]:
+    """Those of them who wanted their content to be erased."""
+    return {
+        user_nid for batch in in_batches(list(user_nids)) for (user_nid,) in txn.all(_ERASED, user_nids=batch)
+    }
+
+
 def reactivate_account(txn: WriteTxn, user_nid: int, password_hash: str | None) -> bool:
     txn.hint(Kind.SESSION, user_nid)
     return txn.execute(_REACTIVATE, user_nid=user_nid, password_hash=password_hash) == 1
@@ -179,6 +189,10 @@ def find_external_id(txn: ReadTxn, provider: str, external_id: str) -> int | Non
     return value
 
 
+def delete_external_ids(txn: WriteTxn, user_nid: int) -> None:
+    txn.execute(_DELETE_EXTERNAL, user_nid=user_nid)
+
+
 def list_external_ids(txn: ReadTxn, user_nid: int) -> list[tuple[str, str]]:
     """(provider, external id) of an account."""
     return [(provider, external_id) for provider, external_id in txn.all(_LIST_EXTERNAL, user_nid=user_nid)]
@@ -191,6 +205,7 @@ def find_ratelimit_override(txn: ReadTxn, user_nid: int) -> RatelimitOverride | 
 
 def set_ratelimit_override(txn: WriteTxn, user_nid: int, override: RatelimitOverride | None) -> None:
     """None takes the override away."""
+    txn.hint(Kind.SESSION, user_nid)
     if override is None:
         txn.execute(_DELETE_OVERRIDE, user_nid=user_nid)
     else:

@@ -23,6 +23,7 @@ from ranvier.store.tables import (
     redactions,
     relations,
     state,
+    sticky_events,
 )
 from ranvier.store.tables.interned import (
     Interned,
@@ -242,6 +243,16 @@ def _write_consequences(context: Context, news: Sequence[Placed]) -> None:
                 relations.insert_relation(
                     txn, relation, pdu, one.event_nid, one.room_order, batch.room_nid, sender_nid
                 )
+            if event.outcome is Outcome.ACCEPTED and event.redacted_by is None:
+                sticky_events.insert_if_sticky(
+                    txn,
+                    pdu,
+                    one.event_nid,
+                    batch.room_nid,
+                    context.users[pdu.sender],
+                    one.position,
+                    batch.now_ms,
+                )
         if event.redacted_by is not None:
             redactions.keep_original(txn, one.event_nid, batch.now_ms)
         if event.transaction is not None:
@@ -354,7 +365,9 @@ def _write_head(
     """Move the head on and tell who waits. Returns its revision."""
     txn, batch = context.txn, context.batch
     live = [one for one in news if one.prepared.outcome is Outcome.ACCEPTED]
-    moves = bool(live) or state_root != head.state_root or extremities != head.extremities
+    # What was decided before all was decided again counts no more, whatever came of that.
+    is_redecided = batch.replace_extremities is not None
+    moves = bool(live) or is_redecided or state_root != head.state_root or extremities != head.extremities
     if batch.replace_state is not None or any(one.room_order is not None for one in news):
         txn.hint(Kind.ROOM, batch.room_nid)
     if not (moves or applied.joined_delta or applied.invited_delta):

@@ -32,9 +32,12 @@ _CORRECT: Final = """
     UPDATE events SET status = :status, state_root = :state_root, room_order = :room_order
     WHERE event_nid = :event_nid
 """
+_REJECT: Final = """
+    UPDATE events SET status = :rejected WHERE event_nid = :event_nid AND status = :outlier
+"""
 _INSERT_LATE: Final = "INSERT INTO late_events (position, event_nid) VALUES (:position, :event_nid)"
 _DELETE_LATE: Final = "DELETE FROM late_events WHERE event_nid = :event_nid"
-_DELETE_GAPS: Final = "DELETE FROM gaps WHERE event_nid = :event_nid"
+_DELETE_GAPS: Final = "DELETE FROM gaps WHERE room_nid = :room_nid AND event_nid = :event_nid"
 _NEWEST: Final = """
     UPDATE rooms SET newest_position = {greatest}(newest_position, :position) WHERE room_nid = :room_nid
 """
@@ -65,6 +68,20 @@ def correct_events(txn: WriteTxn, room_nid: int, corrections: Sequence[Correctio
             }
         )
     txn.execute_many(_CORRECT, rows)
+
+
+def reject_citing(txn: WriteTxn, event_nid: int) -> None:
+    """What cites a rejected event among what authorizes it, and is known for what it authorizes alone, is rejected."""
+    waiting = [event_nid]
+    while waiting:
+        citing = edges.list_citing_nids(txn, waiting)
+        waiting = [
+            nid
+            for nid in {one for several in citing.values() for one in several}
+            if txn.execute(
+                _REJECT, event_nid=nid, outlier=int(Status.OUTLIER), rejected=int(Status.REJECTED_OUTLIER)
+            )
+        ]
 
 
 def _show(txn: WriteTxn, room_nid: int, one: Correction, now_ms: int) -> int:
@@ -98,7 +115,7 @@ def _show(txn: WriteTxn, room_nid: int, one: Correction, now_ms: int) -> int:
 def _hide(txn: WriteTxn, room_nid: int, one: Correction) -> None:
     nid = one.record.event_nid
     txn.execute(_DELETE_LATE, event_nid=nid)
-    txn.execute(_DELETE_GAPS, event_nid=nid)
+    txn.execute(_DELETE_GAPS, room_nid=room_nid, event_nid=nid)
     relations.delete_relation(txn, nid)
     retract_notification(txn, room_nid, nid)
     if one.pdu.redacts is not None:

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from ranvier.core.identifiers import RoomID, ServerName
 from ranvier.store.database import ReadTxn, WriteTxn
 from ranvier.store.tables.batches import in_batches
 
@@ -26,6 +27,17 @@ _COLUMNS: Final = (
     "server_nid, sent_position, failing_since_ms, retry_at_ms, retry_interval_ms, last_success_ms"
 )
 _LIST: Final = f"SELECT {_COLUMNS} FROM destinations WHERE server_nid IN (:nids[])"  # noqa: S608
+_KNOWN: Final = """
+    SELECT s.server_name, d.server_nid, d.sent_position, d.failing_since_ms, d.retry_at_ms, d.retry_interval_ms,
+        d.last_success_ms
+    FROM destinations d JOIN servers s ON s.server_nid = d.server_nid
+    WHERE CAST(:pattern AS TEXT) IS NULL OR s.server_name LIKE :pattern ESCAPE '!' ORDER BY s.server_name
+"""
+_SHARED: Final = """
+    SELECT r.room_id, r.newest_local_position FROM room_servers rs JOIN rooms r ON r.room_nid = rs.room_nid
+    WHERE rs.server_nid = :server_nid
+"""
+_COUNT_SHARED: Final = "SELECT COUNT(*) FROM room_servers WHERE server_nid = :server_nid"
 _FAILING: Final = """
     SELECT server_nid FROM destinations WHERE server_nid IN (:nids[]) AND failing_since_ms IS NOT NULL
 """
@@ -77,6 +89,30 @@ def list_destinations(txn: ReadTxn, server_nids: Collection[int]) -> dict[int, D
         for batch in in_batches(list(server_nids))
         for row in txn.all(_LIST, nids=batch)
     }
+
+
+def list_known_destinations(txn: ReadTxn, search_term: str | None) -> list[tuple[ServerName, Destination]]:
+    """Every server that anything was ever sent to, by name; only those with a term in it. Cost: reads the table."""
+    pattern = None
+    if search_term is not None:
+        escaped = (
+            search_term.lower().replace("\0", "").replace("!", "!!").replace("%", "!%").replace("_", "!_")
+        )
+        pattern = f"%{escaped}%"
+    return [(row[0], Destination(*row[1:])) for row in txn.all(_KNOWN, pattern=pattern)]
+
+
+def list_rooms_with(
+    txn: ReadTxn, server_nid: int, *, backwards: bool, limit: int, offset: int
+) -> list[tuple[RoomID, int]]:
+    """(room_id, position of our newest event there) of the rooms that a server is in, by room id."""
+    direction = "DESC" if backwards else "ASC"
+    sql = f"{_SHARED} ORDER BY r.room_id {direction} LIMIT :limit OFFSET :offset"
+    return [tuple(row) for row in txn.all(sql, server_nid=server_nid, limit=limit, offset=offset)]
+
+
+def count_rooms_with(txn: ReadTxn, server_nid: int) -> int:
+    return int(txn.value(_COUNT_SHARED, server_nid=server_nid))
 
 
 def list_failing(txn: ReadTxn, server_nids: Collection[int]) -> set[int]:

@@ -46,6 +46,7 @@ _LEASE: Final = """
     WHERE job_nid = :job_nid
 """
 _COMPLETE: Final = "DELETE FROM jobs WHERE job_nid = :job_nid"
+_RELEASE: Final = "UPDATE jobs SET lease = NULL, run_ms = :now_ms WHERE lease = :lease"
 _POSTPONE: Final = """
     UPDATE jobs SET lease = NULL, run_ms = :run_ms, last_error = :error WHERE job_nid = :job_nid
 """
@@ -69,6 +70,11 @@ def lease_jobs(txn: WriteTxn, kind: str, lease: str, now_ms: int, until_ms: int,
     jobs = [Job(*row) for row in txn.all(_DUE, kind=kind, now_ms=now_ms, limit=limit)]
     txn.execute_many(_LEASE, [{"job_nid": job.job_nid, "lease": lease, "until_ms": until_ms} for job in jobs])
     return jobs
+
+
+def release_jobs(txn: WriteTxn, lease: str, now_ms: int) -> None:
+    """Whoever took jobs under this name does them no more: they are due again."""
+    txn.execute(_RELEASE, lease=lease, now_ms=now_ms)
 
 
 def complete_job(txn: WriteTxn, job_nid: int) -> None:

@@ -14,6 +14,7 @@ from ranvier.core.identifiers import ServerName
 from ranvier.store.database import ReadTxn, WriteTxn
 from ranvier.store.tables import rooms
 from ranvier.store.tables.batches import in_batches
+from ranvier.store.tables.events import Status
 from ranvier.store.tables.interned import Interner, intern_servers
 
 
@@ -39,16 +40,21 @@ _FORGET: Final = "DELETE FROM partial_rooms WHERE room_nid = :room_nid"
 _HIDDEN: Final = """
     SELECT room_nid, whole_position FROM partial_rooms WHERE whole_position = 0 OR whole_position > :since
 """
+_WHOLE: Final = """
+    SELECT whole_position FROM partial_rooms
+    WHERE room_nid = :room_nid AND join_nid <= :position AND whole_position > :position
+"""
 _INSERT_EVENT: Final = """
     INSERT INTO partial_events (room_nid, event_nid) VALUES (:room_nid, :event_nid)
     ON CONFLICT (room_nid, event_nid) DO NOTHING
 """
 _EVENTS: Final = "SELECT event_nid FROM partial_events WHERE room_nid = :room_nid ORDER BY event_nid"
-_DELETE_EVENTS: Final = "DELETE FROM partial_events WHERE room_nid = :room_nid"
-_UNKNOW: Final = """
-    UPDATE events SET state_root = NULL
+_AMONG: Final = "SELECT event_nid FROM partial_events WHERE event_nid IN (:nids[])"
+_RESET: Final = """
+    UPDATE events SET status = :outlier, state_root = NULL
     WHERE event_nid IN (SELECT event_nid FROM partial_events WHERE room_nid = :room_nid)
 """
+_DELETE_EVENTS: Final = "DELETE FROM partial_events WHERE room_nid = :room_nid"
 _HOLD: Final = """
     INSERT INTO room_servers (room_nid, server_nid, joined_count) VALUES (:room_nid, :server_nid, 1)
     ON CONFLICT (room_nid, server_nid) DO UPDATE SET joined_count = room_servers.joined_count + 1
@@ -75,18 +81,18 @@ def begin(
 
 
 def forget(txn: WriteTxn, room_nid: int) -> None:
-    """The room is entered anew: what was left of an earlier stay, whose state never became whole, stays without a
-    state that anything could be built on."""
+    """The room's state will not become whole: this server left, and is about to enter anew."""
     _release(txn, room_nid)
-    txn.execute(_UNKNOW, room_nid=room_nid)
     txn.execute(_DELETE_EVENTS, room_nid=room_nid)
     txn.execute(_FORGET, room_nid=room_nid)
     rooms.update_partial(txn, room_nid, is_partial=False)
 
 
 def end(txn: WriteTxn, room_nid: int) -> None:
-    """The room's state is whole, and all of its events were decided on that."""
+    """The room's state is whole. What is to be decided again is an outlier until that is done, in the same
+    transaction."""
     _release(txn, room_nid)
+    txn.execute(_RESET, room_nid=room_nid, outlier=int(Status.OUTLIER))
     txn.execute(_DELETE_EVENTS, room_nid=room_nid)
     txn.execute(_END, room_nid=room_nid, position=txn.next_position())
     rooms.update_partial(txn, room_nid, is_partial=False)
@@ -103,7 +109,13 @@ def find(txn: ReadTxn, room_nid: int) -> PartialRoom | None:
 
 def list_hidden(txn: ReadTxn, since: int) -> dict[int, int]:
     """The rooms whose state was not whole at a position: room_nid -> where it became whole, or 0."""
-    return {nid: position for nid, position in txn.all(_HIDDEN, since=since)}
+    return dict(txn.all(_HIDDEN, since=since))
+
+
+def find_whole(txn: ReadTxn, room_nid: int, position: int) -> int:
+    """The position itself, or, where the room's state was not whole there, that at which it became so."""
+    found = txn.value(_WHOLE, room_nid=room_nid, position=position)
+    return position if found is None else int(found)
 
 
 def insert_events(txn: WriteTxn, room_nid: int, event_nids: Collection[int]) -> None:
@@ -115,6 +127,11 @@ def insert_events(txn: WriteTxn, room_nid: int, event_nids: Collection[int]) -> 
 def list_event_nids(txn: ReadTxn, room_nid: int) -> list[int]:
     """What is to be decided again, in the order in which it was stored."""
     return [row[0] for row in txn.all(_EVENTS, room_nid=room_nid)]
+
+
+def list_among(txn: ReadTxn, event_nids: Collection[int]) -> list[int]:
+    """Those of the events that are to be decided again."""
+    return [row[0] for nids in in_batches(list(event_nids)) for row in txn.all(_AMONG, nids=nids)]
 
 
 def _release(txn: WriteTxn, room_nid: int) -> None:

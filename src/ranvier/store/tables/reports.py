@@ -4,12 +4,12 @@ Table: reports. Owner: services.rooms.reporting. Growth: one row a report.
 Index -> query: primary key -> list, newest first; reports_open -> those that nobody has dealt with.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from ranvier.core.identifiers import EventID, RoomID, UserID
-from ranvier.store.database import ReadTxn, WriteTxn
+from ranvier.store.database import ReadTxn, Row, WriteTxn
 
 EVENT: Final = "event"
 ROOM: Final = "room"
@@ -34,6 +34,15 @@ class StoredReport(msgspec.Struct, frozen=True):
     resolved_ms: int | None
 
 
+class ReportFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """None: whichever."""
+
+    subjects: tuple[str, ...] = (EVENT,)
+    reporter_nid: int | None = None
+    room_id: str | None = None
+    user_id: str | None = None  # whom it is about
+
+
 _INSERT: Final = """
     INSERT INTO reports (report_nid, reporter_nid, subject, room_id, event_id, user_id, reason, received_ms)
     VALUES (:report_nid, :reporter_nid, :subject, :room_id, :event_id, :user_id, :reason, :received_ms)
@@ -42,6 +51,17 @@ _LIST_OPEN: Final = """
     SELECT report_nid, reporter_nid, subject, room_id, event_id, user_id, reason, received_ms, resolved_ms
     FROM reports WHERE resolved_ms IS NULL AND report_nid < :before ORDER BY report_nid DESC LIMIT :limit
 """
+_COLUMNS: Final = (
+    "report_nid, reporter_nid, subject, room_id, event_id, user_id, reason, received_ms, resolved_ms"
+)
+_WANTED: Final = """
+    FROM reports WHERE subject IN (:subjects[])
+        AND (CAST(:reporter_nid AS BIGINT) IS NULL OR reporter_nid = :reporter_nid)
+        AND (CAST(:room_id AS TEXT) IS NULL OR room_id = :room_id)
+        AND (CAST(:user_id AS TEXT) IS NULL OR user_id = :user_id)
+"""
+_FIND: Final = f"SELECT {_COLUMNS} FROM reports WHERE report_nid = :report_nid"  # noqa: S608
+_DELETE: Final = "DELETE FROM reports WHERE report_nid = :report_nid"
 _RESOLVE: Final = """
     UPDATE reports SET resolved_ms = :now_ms WHERE report_nid = :report_nid AND resolved_ms IS NULL
 """
@@ -56,26 +76,54 @@ def insert_report(txn: WriteTxn, report: Report) -> int:
 
 def list_open_reports(txn: ReadTxn, limit: int, before: int = 2**63 - 1) -> list[StoredReport]:
     """Reports that nobody has dealt with, the newest first, from below a number on."""
-    return [
-        StoredReport(
-            nid,
-            Report(
-                reporter_nid=reporter_nid,
-                subject=subject,
-                room_id=room_id,
-                event_id=event_id,
-                user_id=user_id,
-                reason=reason,
-                received_ms=received_ms,
-            ),
-            resolved_ms,
-        )
-        for (
-            nid, reporter_nid, subject, room_id, event_id, user_id, reason, received_ms, resolved_ms,
-        ) in txn.all(_LIST_OPEN, before=before, limit=limit)
-    ]  # fmt: skip
+    return [_report(row) for row in txn.all(_LIST_OPEN, before=before, limit=limit)]
+
+
+def list_reports(
+    txn: ReadTxn, wanted: ReportFilter, *, backwards: bool, limit: int, offset: int
+) -> list[StoredReport]:
+    """A page of all reports, those that were dealt with included; `backwards`: the newest first."""
+    direction = "DESC" if backwards else "ASC"
+    sql = f"SELECT {_COLUMNS} {_WANTED} ORDER BY report_nid {direction} LIMIT :limit OFFSET :offset"
+    return [_report(row) for row in txn.all(sql, limit=limit, offset=offset, **_params(wanted))]
+
+
+def count_reports(txn: ReadTxn, wanted: ReportFilter) -> int:
+    """How many all pages have together."""
+    return int(txn.value(f"SELECT COUNT(*) {_WANTED}", **_params(wanted)))
+
+
+def find_report(txn: ReadTxn, report_nid: int) -> StoredReport | None:
+    row = txn.first(_FIND, report_nid=report_nid)
+    return None if row is None else _report(row)
+
+
+def delete_report(txn: WriteTxn, report_nid: int) -> bool:
+    """False if there is none."""
+    return txn.execute(_DELETE, report_nid=report_nid) > 0
 
 
 def resolve_report(txn: WriteTxn, report_nid: int, now_ms: int) -> bool:
     """Note that a report is dealt with; False if it is already, or does not exist."""
     return txn.execute(_RESOLVE, report_nid=report_nid, now_ms=now_ms) > 0
+
+
+def _params(wanted: ReportFilter) -> dict[str, Any]:
+    return msgspec.structs.asdict(wanted) | {"subjects": list(wanted.subjects)}
+
+
+def _report(row: Row) -> StoredReport:
+    nid, reporter_nid, subject, room_id, event_id, user_id, reason, received_ms, resolved_ms = row
+    return StoredReport(
+        nid,
+        Report(
+            reporter_nid=reporter_nid,
+            subject=subject,
+            room_id=room_id,
+            event_id=event_id,
+            user_id=user_id,
+            reason=reason,
+            received_ms=received_ms,
+        ),
+        resolved_ms,
+    )

@@ -13,6 +13,7 @@ import msgspec
 
 from ranvier.core.identifiers import RoomID
 from ranvier.store.database import ReadTxn, Row, WriteTxn
+from ranvier.store.tables.admin_tasks import DELETE_ROOM
 from ranvier.store.tables.batches import in_batches
 
 
@@ -87,12 +88,12 @@ _BLOCK: Final = """
     ON CONFLICT (room_id) DO NOTHING
 """
 _UNBLOCK: Final = "DELETE FROM blocked_rooms WHERE room_id = :room_id"
-_IS_BLOCKED: Final = """
+_IS_BLOCKED: Final = f"""
     SELECT 1 FROM blocked_rooms WHERE room_id = :room_id
     UNION ALL
-    SELECT 1 FROM admin_tasks WHERE resource_id = :room_id AND action = 'shutdown_and_purge_room'
+    SELECT 1 FROM admin_tasks WHERE resource_id = :room_id AND action = '{DELETE_ROOM}'
         AND status IN ('scheduled', 'active')
-"""
+"""  # noqa: S608
 _BLOCKED_BY: Final = "SELECT blocked_by FROM blocked_rooms WHERE room_id = :room_id"
 
 

@@ -24,6 +24,12 @@ _LIST: Final = """
     SELECT medium, address, validated_ms, added_ms FROM threepids
     WHERE user_nid = :user_nid ORDER BY medium, address
 """
+_OWNER: Final = "SELECT user_nid FROM threepids WHERE medium = :medium AND address = :address"
+_INSERT: Final = """
+    INSERT INTO threepids (medium, address, user_nid, validated_ms, added_ms)
+    VALUES (:medium, :address, :user_nid, :validated_ms, :added_ms)
+    ON CONFLICT (medium, address) DO NOTHING
+"""
 _DELETE: Final = """
     DELETE FROM threepids WHERE medium = :medium AND address = :address AND user_nid = :user_nid
 """
@@ -33,6 +39,17 @@ _DELETE_BINDINGS: Final = "DELETE FROM threepid_bindings WHERE user_nid = :user_
 
 def list_threepids(txn: ReadTxn, user_nid: int) -> list[Threepid]:
     return [Threepid(*row) for row in txn.all(_LIST, user_nid=user_nid)]
+
+
+def find_threepid_owner(txn: ReadTxn, medium: str, address: str) -> int | None:
+    """The user_nid whose address it is."""
+    value: int | None = txn.value(_OWNER, medium=medium, address=address)
+    return value
+
+
+def insert_threepid(txn: WriteTxn, user_nid: int, threepid: Threepid) -> bool:
+    """False if the address is somebody's already."""
+    return txn.execute(_INSERT, user_nid=user_nid, **msgspec.structs.asdict(threepid)) == 1
 
 
 def delete_threepid(txn: WriteTxn, user_nid: int, medium: str, address: str) -> bool:

@@ -41,6 +41,9 @@ class Session(msgspec.Struct, frozen=True):
     is_deactivated: bool
     issued_by_nid: int | None  # the administrator who acts as the user
     last_seen_ms: int | None  # of the device
+    message_rate: tuple[float, int] | None = (
+        None  # (messages a second, burst) of this user alone; 0: no bound
+    )
 
 
 class NewToken(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,11 +64,13 @@ class RefreshToken(msgspec.Struct, frozen=True):
 _FIND_SESSION: Final = """
     SELECT t.token_nid, t.user_nid, u.user_id, a.kind, t.device_nid, d.device_id, t.expires_ms,
         t.replaces_nid,
-        a.is_locked, a.is_suspended, a.deactivated_ms, t.issued_by_nid, d.last_seen_ms
+        a.is_locked, a.is_suspended, a.deactivated_ms, t.issued_by_nid, d.last_seen_ms,
+        o.messages_per_second, o.burst_count
     FROM tokens t
         JOIN users u ON u.user_nid = t.user_nid
         JOIN accounts a ON a.user_nid = t.user_nid
         LEFT JOIN devices d ON d.device_nid = t.device_nid
+        LEFT JOIN ratelimit_overrides o ON o.user_nid = t.user_nid
     WHERE t.access_hash = :access_hash
 """
 _INSERT: Final = """
@@ -89,6 +94,7 @@ _FIND_REFRESH: Final = """
 _DELETE_OF_DEVICE: Final = "DELETE FROM tokens WHERE device_nid = :device_nid RETURNING user_nid"
 _DELETE_WITHOUT_DEVICE: Final = "DELETE FROM tokens WHERE user_nid = :user_nid AND device_nid IS NULL"
 _DELETE_OF_USER: Final = "DELETE FROM tokens WHERE user_nid = :user_nid"
+_DELETE_ISSUED: Final = "DELETE FROM tokens WHERE issued_by_nid = :admin_nid RETURNING user_nid"
 
 
 def hash_token(token: str) -> bytes:
@@ -163,6 +169,11 @@ def delete_tokens_of_user(txn: WriteTxn, user_nid: int) -> None:
     txn.hint(Kind.SESSION, user_nid)
 
 
+def delete_tokens_issued_by(txn: WriteTxn, admin_nid: int) -> None:
+    """Those with which an administrator acts as other users."""
+    _tell(txn, txn.all(_DELETE_ISSUED, admin_nid=admin_nid))
+
+
 def _tell(txn: WriteTxn, deleted: list[Row]) -> None:
     for (user_nid,) in deleted:
         txn.hint(Kind.SESSION, user_nid)
@@ -208,6 +219,8 @@ def _session(row: Row) -> Session:
         gone,
         issuer,
         seen,
+        per_second,
+        burst,
     ) = row
     return Session(
         nid,
@@ -223,4 +236,5 @@ def _session(row: Row) -> Session:
         gone is not None,
         issuer,
         seen,
+        None if per_second is None else (per_second, burst),
     )

@@ -10,6 +10,7 @@ import orjson
 
 from ranvier.core.identifiers import RoomID
 from ranvier.http.client.sliding_sync.bodies import ExtensionKeys
+from ranvier.http.client.thread_subscriptions import describe_page
 from ranvier.http.responses import json_array, json_value
 from ranvier.services.sliding.results import ExtensionsAnswer, Hero, RoomResult
 
@@ -73,6 +74,15 @@ def encode_extensions(answer: ExtensionsAnswer, keys: ExtensionKeys) -> dict[str
         told[keys.receipts] = {"rooms": _events(answer.receipts)}
     if answer.typing is not None:
         told[keys.typing] = {"rooms": _events(answer.typing)}
+    if answer.sticky is not None:
+        rooms = {
+            room_id: {"events": json_array(events)} for room_id, events in answer.sticky.of_rooms.items()
+        }
+        told[keys.sticky] = {"next_batch": str(answer.sticky.next_batch), "rooms": rooms}
+    if answer.thread_subscriptions is not None:
+        page = answer.thread_subscriptions
+        earlier = {} if page.earlier is None else {"prev_batch": str(page.earlier)}
+        told[keys.thread_subscriptions] = describe_page(page) | earlier
     return told
 
 

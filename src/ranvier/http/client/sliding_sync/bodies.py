@@ -112,6 +112,8 @@ class ExtensionKeys(msgspec.Struct, frozen=True, kw_only=True):
     account_data: str = "account_data"
     receipts: str = "receipts"
     typing: str = "typing"
+    sticky: str = "org.matrix.msc4354.sticky_events"
+    thread_subscriptions: str = "io.element.msc4308.thread_subscriptions"
 
 
 def read_extensions(bodies: Mapping[str, Any], keys: ExtensionKeys, *, star_is_all: bool) -> Extensions:
@@ -140,6 +142,8 @@ def read_extensions(bodies: Mapping[str, Any], keys: ExtensionKeys, *, star_is_a
         account_data=scope(keys.account_data),
         receipts=scope(keys.receipts),
         typing=scope(keys.typing),
+        sticky=paged(keys.sticky),
+        thread_subscriptions=None if (threads := paged(keys.thread_subscriptions)) is None else threads.limit,
     )
 
 

@@ -1,5 +1,7 @@
 """What a page of the web says about itself: OpenGraph properties, and what stands in for those that are missing.
 
+Only processes that may die import this: pages are as hostile as pictures, and the parser is large.
+
 Spec: client-server API, GET /media/preview_url; https://ogp.me/
 """
 

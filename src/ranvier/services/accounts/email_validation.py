@@ -1,0 +1,184 @@
+"""Proving to own an e-mail address: whoever opens the link in a mail does.
+
+Spec: client-server API, "Adding Account Administrative Contact Information", "Password management".
+"""
+
+import hmac
+import logging
+import re
+from enum import Enum
+from typing import Final
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+
+from ranvier.core.errors import (
+    InvalidParam,
+    ThreepidAuthFailed,
+    ThreepidInUse,
+    ThreepidNotFound,
+    Unavailable,
+)
+from ranvier.core.identifiers import ServerName
+from ranvier.io.clock import Clock
+from ranvier.io.ports import Mailer, RemoteFault
+from ranvier.io.randomness import Randomness
+from ranvier.services.accounts.validation_mail import write_mail
+from ranvier.store.database import Database, ReadTxn, WriteTxn
+from ranvier.store.tables.threepid_validations import (
+    Validation,
+    begin_validation,
+    find_same_validation,
+    find_validation,
+    note_validated,
+    note_wrong_token,
+)
+from ranvier.store.tables.threepids import find_threepid_owner
+from ranvier.store.tables.tokens import hash_token
+
+log = logging.getLogger(__name__)
+
+EMAIL: Final = "email"
+CONFIRM_PATH: Final = "/_ranvier/mail/confirm"
+LIFETIME_MS: Final = 24 * 3_600_000
+MAX_TRIES: Final = 10
+"""Wrong tokens for one session."""
+MAX_ADDRESS_CHARS: Final = 254
+MAX_LINK_CHARS: Final = 2_000
+
+_ADDRESS: Final = re.compile(r"[^\s@<>()\[\],;:\\\"\x00-\x1f\x7f]{1,64}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
+_SECRET: Final = re.compile(r"[0-9A-Za-z.=_-]{1,255}")
+
+
+class Purpose(Enum):
+    """What the address is to be proved for."""
+
+    ADD = "add"  # it is to become somebody's
+    RESET = "reset"  # it is somebody's, who forgot the password
+
+
+class EmailWish(msgspec.Struct, frozen=True):
+    """The body of a request for a mail."""
+
+    client_secret: str
+    email: str
+    send_attempt: int
+    next_link: str | None = None
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """What a client shows of a session."""
+
+    sid: str
+    client_secret: str
+
+
+class EmailValidations:
+    """Sends the mails, and takes the tokens that stand in them."""
+
+    def __init__(
+        self, db: Database, clock: Clock, randomness: Randomness, mailer: Mailer, server: ServerName, url: str
+    ) -> None:
+        """`url`: where people reach this server."""
+        self._db = db
+        self._clock = clock
+        self._randomness = randomness
+        self._mailer = mailer
+        self._server = server
+        self._url = url.rstrip("/")
+
+    async def begin(self, wish: EmailWish, purpose: Purpose) -> str:
+        """Send a mail, unless one was sent for this attempt; the session's id.
+
+        Raises: InvalidParam; ThreepidInUse (ADD), ThreepidNotFound (RESET); Unavailable: no mail could be sent.
+        """
+        address = _check(wish)
+        token = self._randomness.token()
+        now_ms = self._clock.now_ms()
+        validation = Validation(
+            self._randomness.token(16),
+            wish.client_secret,
+            EMAIL,
+            address,
+            hash_token(token),
+            wish.send_attempt,
+            wish.next_link,
+            0,
+            None,
+            now_ms + LIFETIME_MS,
+        )
+        begun = await self._db.write(_begin, validation, purpose, now_ms)
+        if begun is validation:
+            await self._send(begun, token, purpose)
+        return begun.sid
+
+    async def confirm(self, credentials: Credentials, token: str) -> str | None:
+        """The token arrived: the address is proved; where the user wants to go then.
+
+        Raises: ThreepidAuthFailed.
+        """
+        validation = await self._db.write(_confirm, credentials, token, self._clock.now_ms())
+        if validation is None:
+            raise ThreepidAuthFailed("This link has expired or is not valid.")
+        return validation.next_link
+
+    async def _send(self, validation: Validation, token: str, purpose: Purpose) -> None:
+        query = urlencode({"sid": validation.sid, "client_secret": validation.client_secret, "token": token})
+        link = f"{self._url}{CONFIRM_PATH}?{query}"
+        mail = write_mail(validation.address, self._server, link, is_reset=purpose is Purpose.RESET)
+        try:
+            await self._mailer.send(mail)
+        except RemoteFault as fault:
+            log.warning("cannot send a mail: %s", fault)
+            raise Unavailable("The mail could not be sent. Try again later.") from fault
+
+
+def validated_address(txn: ReadTxn, credentials: Credentials, now_ms: int) -> str:
+    """The address that a session has proved. Raises: ThreepidAuthFailed."""
+    validation = find_validation(txn, credentials.sid, credentials.client_secret, now_ms)
+    if validation is None or validation.validated_ms is None:
+        raise ThreepidAuthFailed("The address has not been confirmed yet: open the link in the mail.")
+    return validation.address
+
+
+def _check(wish: EmailWish) -> str:
+    """The address in canonical form. Raises: InvalidParam."""
+    if not _SECRET.fullmatch(wish.client_secret):
+        raise InvalidParam("The client_secret has 1 to 255 letters, digits and .=_-")
+    if len(wish.email) > MAX_ADDRESS_CHARS or not _ADDRESS.fullmatch(wish.email):
+        raise InvalidParam("This is no e-mail address.")
+    if not 0 <= wish.send_attempt < 2**53:
+        raise InvalidParam("The send_attempt is a number that grows.")
+    if wish.next_link is not None:
+        is_short = len(wish.next_link) <= MAX_LINK_CHARS and wish.next_link.isprintable()
+        if not is_short or not wish.next_link.startswith(("https://", "http://")):
+            raise InvalidParam("next_link must be a URL that starts with https:// or http://")
+        try:
+            urlsplit(wish.next_link)
+        except ValueError as error:
+            raise InvalidParam("next_link is no URL.") from error
+    return wish.email.casefold()
+
+
+def _begin(txn: WriteTxn, validation: Validation, purpose: Purpose, now_ms: int) -> Validation:
+    owner = find_threepid_owner(txn, EMAIL, validation.address)
+    if purpose is Purpose.ADD and owner is not None:
+        raise ThreepidInUse("This address belongs to an account already.")
+    if purpose is Purpose.RESET and owner is None:
+        raise ThreepidNotFound("No account has this address.")
+    same = find_same_validation(txn, validation.client_secret, EMAIL, validation.address, now_ms)
+    if same is not None and same.send_attempt >= validation.send_attempt:
+        return same
+    begin_validation(txn, validation, now_ms)
+    return validation
+
+
+def _confirm(txn: WriteTxn, credentials: Credentials, token: str, now_ms: int) -> Validation | None:
+    validation = find_validation(txn, credentials.sid, credentials.client_secret, now_ms)
+    if validation is None or validation.tries >= MAX_TRIES:
+        return None
+    if not hmac.compare_digest(validation.token_hash, hash_token(token)):
+        note_wrong_token(txn, validation.sid)
+        return None
+    note_validated(txn, validation.sid, now_ms)
+    return validation

@@ -1,0 +1,1 @@
+"""Events that users want sent later (MSC4140)."""

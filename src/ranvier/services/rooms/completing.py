@@ -1,0 +1,203 @@
+"""The whole state of a room that was entered with a part of it: asked of the servers in it until one tells it.
+
+A job does it: see "A join into a large room" in docs/adr/0003-federation.md.
+"""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from ranvier.core.identifiers import RoomID, ServerName
+from ranvier.core.room_versions import get_room_version
+from ranvier.io.clock import Clock
+from ranvier.services.rooms.checking import RoomRef
+from ranvier.services.rooms.claimed_state import ClaimedStates
+from ranvier.services.rooms.deciding import Claimed
+from ranvier.services.rooms.elsewhere import is_here
+from ranvier.services.rooms.redeciding import (
+    Entered,
+    KeptOut,
+    Moot,
+    Redeciding,
+    Rewriting,
+    Since,
+    is_bridged,
+)
+from ranvier.services.rooms.writer import RoomWriters
+from ranvier.store.database import Conflict, Database, ReadTxn
+from ranvier.store.tables import events, memberships, partial_rooms, rooms
+from ranvier.store.tables.interned import Interner, list_server_names
+from ranvier.store.tables.jobs import Job
+from ranvier.store.tables.state_nodes import NodeCache
+
+log = logging.getLogger(__name__)
+
+COMPLETION: Final = "complete-room"
+"""The kind of the job. Its key is the room's id."""
+
+RUNNERS: Final = 4
+"""Rooms that are completed at a time: a server may take minutes to answer."""
+
+MAX_SERVERS: Final = 4
+"""Servers that are asked in one attempt; the next one begins with the same, and goes on with others."""
+
+MAX_TRIES: Final = 10
+"""How often it is looked for gaps that came meanwhile."""
+
+PATIENCE: Final = 8
+"""Attempts in which the state is to agree with what we were told on entering, and every gap is to be bridged; then the
+state that agrees most is taken, and what lies behind a gap counts as what was there on entering."""
+
+
+class Completion(msgspec.Struct, frozen=True):
+    """What the job is asked to do."""
+
+    room_id: RoomID
+    via: ServerName  # which let us in
+
+
+class NotWhole(Exception):
+    """No server told a state that can be the room's."""
+
+
+class _Task(msgspec.Struct, frozen=True):
+    entered: Entered
+    others: Sequence[ServerName]  # in the room, the largest first
+
+
+class Completing:
+    """Completes rooms."""
+
+    def __init__(
+        self,
+        db: Database,
+        interner: Interner,
+        nodes: NodeCache,
+        writers: RoomWriters,
+        claimed: ClaimedStates,
+        clock: Clock,
+    ) -> None:
+        self._db = db
+        self._interner = interner
+        self._nodes = nodes
+        self._writers = writers
+        self._claimed = claimed
+        self._clock = clock
+        self._redeciding = Redeciding(interner, nodes)
+
+    async def run(self, job: Job) -> None:
+        """Complete the room that a job names; nothing if nobody of this server is in it any more.
+
+        Raises: NotWhole; Conflict; StoreFault. The job is done again then.
+        """
+        wanted = msgspec.json.decode(job.payload, type=Completion)
+        task = await self._db.read(self._read_task, wanted.room_id)
+        if task is None:
+            return
+        is_patient = job.attempts <= PATIENCE
+        doubtful: list[tuple[int, ServerName, int]] = []
+        for server in _list_servers(wanted.via, task.others, job.attempts):
+            root = await self._claimed.fetch_before(server, task.entered.room, task.entered.join_id)
+            if root is None:
+                continue
+            doubts = await self._db.read(self._redeciding.count_doubts, task.entered, root)
+            if doubts:
+                log.warning("%s tells less of %s than we were told on entering", server, wanted.room_id)
+                doubtful.append((doubts, server, root))
+            elif await self._try(task, server, root, is_patient=is_patient):
+                return
+        if not is_patient:
+            # It may be that what we were told on entering was not true.
+            for _, server, root in sorted(doubtful):
+                if await self._try(task, server, root, is_patient=False):
+                    return
+        raise NotWhole(f"no server tells the state of {wanted.room_id}")
+
+    async def _try(self, task: _Task, server: ServerName, root: int, *, is_patient: bool) -> bool:
+        """Complete the room with the state before we entered, as a server claims it; whether nothing is left to be
+        done. Raises: NotWhole; Conflict; StoreFault."""
+        entered = task.entered
+        before = await self._db.write(self._redeciding.reconcile, entered, root)
+        try:
+            await self._complete(task, server, before, is_patient=is_patient)
+        except KeptOut as error:
+            log.warning("%s tells a state of %s that cannot be: %s", server, entered.room.room_id, error)
+            return False
+        except Moot:
+            return True
+        log.info("the state of %s is whole, by %s", entered.room.room_id, server)
+        return True
+
+    async def _complete(self, task: _Task, server: ServerName, before: int, *, is_patient: bool) -> None:
+        """Decide again all that came since we entered, the state before that being `before`.
+
+        Raises: NotWhole, KeptOut, Moot; Conflict; StoreFault.
+        """
+        entered = task.entered
+        claims = Claimed(before={entered.join_id: before})
+        rewriting = Rewriting(self._redeciding, self._interner, self._nodes, entered, self._clock.now_ms())
+        for _ in range(MAX_TRIES):
+            since = await self._db.read(self._redeciding.read_since, entered)
+            claims = await self._bridge(task, server, since, claims, is_patient=is_patient)
+            write = partial(rewriting.write, claims=claims)
+            try:
+                await self._writers.rewrite(entered.room.nid, entered.room.room_id, write)
+            except Conflict:
+                continue
+            self._nodes.remember(rewriting.touched)
+            return
+        raise Conflict(f"{entered.room.room_id} changes too fast")
+
+    async def _bridge(
+        self, task: _Task, server: ServerName, since: Since, claims: Claimed, *, is_patient: bool
+    ) -> Claimed:
+        """The claims, with those for events of which it cannot be told from what is here what was before them.
+
+        Raises: NotWhole.
+        """
+        room = task.entered.room
+        after, before = dict(claims.after), dict(claims.before)
+        servers = list(dict.fromkeys((server, *task.others)))[:MAX_SERVERS]
+        for event_id, missing in since.gaps.items():
+            for one in servers:
+                for parent in missing:
+                    if parent in after:
+                        continue
+                    root = await self._claimed.fetch_after(one, room, parent)
+                    if root is None:
+                        break
+                    after[parent] = root
+                if is_bridged(Claimed(after, before), event_id, missing):
+                    break
+                root = await self._claimed.fetch_before(one, room, event_id)
+                if root is not None:
+                    before[event_id] = root
+                    break
+            else:
+                if is_patient:
+                    raise NotWhole(f"no server tells the state before {event_id}")
+                # A gap that nobody bridges must not keep the room from being whole.
+                before[event_id] = before[task.entered.join_id]
+        return Claimed(after, before)
+
+    def _read_task(self, txn: ReadTxn, room_id: RoomID) -> _Task | None:
+        room = rooms.find_room(txn, room_id)
+        held = None if room is None else partial_rooms.find(txn, room.room_nid)
+        if room is None or held is None or not is_here(txn, self._interner, room.room_nid):
+            return None
+        join = events.list_events(txn, (held.join_nid,))[held.join_nid]
+        nids = [nid for nid, _ in memberships.list_servers_in_room(txn, room.room_nid)]
+        names = list_server_names(txn, self._interner, nids)
+        ref = RoomRef(room.room_nid, room_id, get_room_version(room.version))
+        others = [names[nid] for nid in nids if names[nid] != self._interner.own_server]
+        return _Task(Entered(ref, join.event_nid, join.event_id), others)
+
+
+def _list_servers(via: ServerName, others: Sequence[ServerName], attempt: int) -> list[ServerName]:
+    """Who is asked in an attempt, of which the first is 1: in the long run everybody."""
+    rest = [server for server in others if server != via]
+    start = (attempt - 1) * (MAX_SERVERS - 1) % len(rest) if rest else 0
+    return [via, *(rest[start:] + rest[:start])[: MAX_SERVERS - 1]]

@@ -1,0 +1,1 @@
+"""What calls need of a server: relays, media servers, and the tokens for them."""

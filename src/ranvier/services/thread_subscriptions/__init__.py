@@ -1,0 +1,1 @@
+"""Threads that users follow (MSC4306, MSC4308)."""

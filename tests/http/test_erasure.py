@@ -1,0 +1,55 @@
+"""What a user said who wanted it to be erased."""
+
+import pytest
+
+from .homeserver import PASSWORD
+from .rooms import C, create, do, say
+
+
+@pytest.fixture
+async def alice(homeserver):
+    return await homeserver.register("alice")
+
+
+@pytest.fixture
+async def bob(homeserver):
+    return await homeserver.register("bob")
+
+
+@pytest.fixture
+async def carol(homeserver):
+    return await homeserver.register("carol")
+
+
+async def close(user, *, erase):
+    identifier = {"type": "m.id.user", "user": user.user_id}
+    auth = {"type": "m.login.password", "identifier": identifier, "password": PASSWORD}
+    answer = await user.post(f"{C}/account/deactivate", {"erase": erase, "auth": auth})
+    assert answer.status == 200, answer.body
+
+
+async def read_everywhere(user, room_id, event_id):
+    """The contents of an event in /messages, /event, /context, /sync and sliding sync."""
+    path = f"{C}/rooms/{room_id}"
+    messages = (await user.get(f"{path}/messages", dir="b", limit=100)).json["chunk"]
+    first = (await user.get(f"{C}/sync")).json["rooms"]["join"][room_id]["timeline"]["events"]
+    lists = {"all": {"ranges": [[0, 9]], "timeline_limit": 20, "required_state": []}}
+    sliding = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync"
+    slid = (await user.post(sliding, {"conn_id": "1", "lists": lists})).json["rooms"][room_id]["timeline"]
+    found = [event for part in (messages, first, slid) for event in part if event["event_id"] == event_id]
+    assert len(found) == 3
+    found.append((await user.get(f"{path}/event/{event_id}")).json)
+    found.append((await user.get(f"{path}/context/{event_id}")).json["event"])
+    return [event["content"] for event in found]
+
+
+@pytest.mark.parametrize("erase", [True, False])
+async def test_who_was_not_there_does_not_get_what_was_erased(alice, bob, carol, erase):
+    room_id = await create(alice, preset="public_chat")
+    await do(bob, room_id, "join")
+    secret = await say(bob, room_id, "secret")
+    told = {"msgtype": "m.text", "body": "secret"}
+    await close(bob, erase=erase)
+    await do(carol, room_id, "join")
+    assert await read_everywhere(alice, room_id, secret) == [told] * 5
+    assert await read_everywhere(carol, room_id, secret) == [{} if erase else told] * 5
