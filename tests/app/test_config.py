@@ -41,6 +41,23 @@ def test_paths_count_from_the_file_and_without_one_from_where_the_process_runs(t
     )
 
 
+def test_text_in_the_environment_stays_text(tmp_path):
+    environment = {
+        "RANVIER__ROOMS__DEFAULT_VERSION": "11",
+        "RANVIER__REGISTRATION__SHARED_SECRET": "12345",
+        "RANVIER__SUPPORT__PAGE": "https://example.org/",
+    }
+    config = load('server_name = "a"', environment=environment, tmp_path=tmp_path)
+    assert config.rooms.default_version == "11"
+    assert config.registration.shared_secret == "12345"
+
+
+def test_quoted_text_in_the_environment_is_text_too(tmp_path):
+    environment = {"RANVIER__ROOMS__DEFAULT_VERSION": '"11"', "RANVIER__LOG__LEVEL": "debug"}
+    config = load('server_name = "a"', environment=environment, tmp_path=tmp_path)
+    assert (config.rooms.default_version, config.log.level) == ("11", "debug")
+
+
 def test_values_in_the_environment_are_toml_or_text(tmp_path):
     environment = {
         "RANVIER__FEDERATION__ENABLED": "false",

@@ -4,7 +4,7 @@ import difflib
 import ipaddress
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from email.utils import parseaddr
 from pathlib import Path
 from typing import Any, Final
@@ -74,8 +74,23 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         table = values
         for section in sections:
             table = table.setdefault(section, {})
-        table[key] = _toml_value(text)
+        value = _toml_value(text)
+        table[key] = value if isinstance(value, str) or not _is_text((*sections, key)) else text
     return values
+
+
+def _is_text(path: Sequence[str]) -> bool:
+    """Whether a setting is declared as text: a password of digits is no number."""
+    shape: msgspec.inspect.Type = msgspec.inspect.type_info(Config)
+    for key in path:
+        fields = shape.fields if isinstance(shape, msgspec.inspect.StructType) else ()
+        found = next((field.type for field in fields if field.encode_name == key), None)
+        if found is None:
+            return False
+        # A declared description wraps the type that it is about.
+        shape = found.type if isinstance(found, msgspec.inspect.Metadata) else found
+    kinds = shape.types if isinstance(shape, msgspec.inspect.UnionType) else (shape,)
+    return all(isinstance(kind, msgspec.inspect.StrType | msgspec.inspect.NoneType) for kind in kinds)
 
 
 def _toml_value(text: str) -> object:
