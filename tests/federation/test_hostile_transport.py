@@ -73,17 +73,19 @@ async def _flood(writer: asyncio.StreamWriter) -> None:
     """A body without end."""
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
     chunk = b"10000\r\n" + b" " * 65_536 + b"\r\n"
-    while True:
+    while not writer.is_closing():
         writer.write(chunk)
         await writer.drain()
+        await asyncio.sleep(0)  # whoever reads is on the same loop
 
 
 async def _headers(writer: asyncio.StreamWriter) -> None:
     """Headers without end."""
     writer.write(b"HTTP/1.1 200 OK\r\n")
-    while True:
+    while not writer.is_closing():
         writer.write(b"X-More: " + b"x" * 4_000 + b"\r\n")
         await writer.drain()
+        await asyncio.sleep(0)
 
 
 def _redirect_to(port: int) -> Answer:

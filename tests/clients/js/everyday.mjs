@@ -6,15 +6,9 @@ import { until, bodies, signUp, authorized } from "./people.mjs";
 
 const baseUrl = process.argv[2];
 
-// Refusals that are answers: the SDK asks whether something is there, or whether a password is needed.
+// Refusals that are answers: there is no backup yet; ending a session takes the password.
 const EXPECTED = [
     ["GET", "/room_keys/version", 404],
-    ["GET", "/account_data/m.secret_storage.default_key", 404],
-    ["GET", "/account_data/m.cross_signing", 404],
-    ["GET", "/account_data/m.megolm_backup", 404],
-    ["GET", "/dehydrated_device", 404],
-    ["GET", "/auth_metadata", 404],
-    ["GET", "/auth_issuer", 404],
     ["DELETE", "/devices/", 401],
 ];
 const requests = [];
