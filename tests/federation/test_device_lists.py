@@ -45,6 +45,7 @@ class KeyPeer(Peer):
         self.devices: dict[str, dict[str, Any]] = {}
         self.master: dict[str, Any] | None = None
         self.answer: Any = None  # instead of the list
+        self.one_time_keys: dict[str, Any] = {}
         self.is_dumb = False  # it answers no questions about devices
         self.edus: list[dict[str, Any]] = []
 
@@ -67,6 +68,8 @@ class KeyPeer(Peer):
             case ["v1", "user", "keys", "query"]:
                 masters = {} if self.master is None else {self.bob: self.master}
                 return {"device_keys": {self.bob: self.devices}, "master_keys": masters}
+            case ["v1", "user", "keys", "claim"]:
+                return {"one_time_keys": {self.bob: self.one_time_keys}}
         return super()._answer(path, query, body)
 
     def count(self, what: str) -> int:
@@ -534,3 +537,27 @@ async def test_for_a_server_that_is_away_one_update_of_a_device_waits(scene: Sce
     # The first one was sent in vain, and the others came when that was known.
     waiting = await db.read(lambda txn: txn.value("SELECT COUNT(*) FROM outbox"))
     assert waiting <= 3
+
+
+@pytest.mark.parametrize("number", [2**64, 1.5], ids=["an integer of more than 64 bits", "a float"])
+async def test_numbers_that_no_key_has_stop_nobody(scene: Scene, number: Any) -> None:
+    """What one server says of its users' devices keeps nobody from the keys of all others."""
+    peer = scene.peer
+    peer.devices["TABLET"] = keys_of(peer.bob, "TABLET") | {"number": number}
+    peer.master = {"user_id": peer.bob, "usage": ["master"], "keys": {}, "number": number}
+    asked = {peer.bob: [], scene.alice.user_id: []}
+    answer = await scene.alice.post(f"{C}/keys/query", {"device_keys": asked})
+    assert answer.status == 200
+    assert set(answer.json["device_keys"][peer.bob]) >= {"PHONE"}
+
+    async def is_kept() -> bool:
+        before = peer.count("keys/query")
+        answer = await scene.alice.post(f"{C}/keys/query", {"device_keys": asked})
+        assert answer.status == 200
+        return peer.count("keys/query") == before
+
+    await until(is_kept)
+    assert peer.count("devices") == 1
+    claim = {"one_time_keys": {peer.bob: {"PHONE": "signed_curve25519"}}}
+    peer.one_time_keys = {"PHONE": {"signed_curve25519:A": {"key": number}}}
+    assert (await scene.alice.post(f"{C}/keys/claim", claim)).status == 200

@@ -220,7 +220,11 @@ class World:
             if not differences and number > 0:
                 return
             if number % 2:
-                await asyncio.sleep(LATER_S)
+                # Two that could not reach each other leave each other alone, for a day at most, unless one speaks.
+                await asyncio.sleep(LATER_S if number < ROUNDS / 2 else 86_400.0)
+                differences = await self._differences()
+                if not differences:
+                    return
         for one in differences:
             self.blame(f"they do not agree: {one}")
 

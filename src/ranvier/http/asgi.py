@@ -1,15 +1,13 @@
-"""The ASGI application: declarations in, an app out. Falcon's router finds the way; `_Chain` holds the checks
-in their order.
+"""The ASGI application: declarations in, an app out. `Router` finds the way; `_Chain` holds the checks in their
+order.
 """
 
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import Any, Final
 from urllib.parse import unquote
 
 import msgspec
-from falcon.routing import CompiledRouter
 
 from ranvier.core import errors
 from ranvier.http.endpoint import Api, Auth, Endpoint, Handler, collect
@@ -26,6 +24,7 @@ from ranvier.http.exchange import (
 from ranvier.http.guards import Authenticator, Observer, OriginVerifier, RateLimiter
 from ranvier.http.request import Request
 from ranvier.http.responses import Response, encode
+from ranvier.http.router import Router
 from ranvier.services.requester import Requester
 
 Scope = dict[str, Any]
@@ -52,36 +51,21 @@ def build_app(holders: Iterable[object], guards: Guards, apis: frozenset[Api]) -
 
     Raises: ValueError when two endpoints claim one method and path.
     """
-    by_path: dict[str, dict[str, _Chain]] = defaultdict(dict)
+    router: Router[_Methods] = Router()
     for declared, handler in collect(holders):
         if declared.api not in apis and declared.api is not Api.ALWAYS:
             continue
-        template, names = _by_position(declared.path)
-        methods = by_path[template]
+        methods = router.at(declared.path, dict)
         if declared.method in methods:
             raise ValueError(f"{declared.method} {declared.path} is declared twice")
-        methods[declared.method] = _Chain(declared, handler, guards, names)
-    router = CompiledRouter()
-    for path, methods in by_path.items():
-        router.add_route(path, methods)
+        methods[declared.method] = _Chain(declared, handler, guards)
     return _App(router)
 
 
-def _by_position(path: str) -> tuple[str, Mapping[str, str]]:
-    """The path with its parameters named by their place, and their own names by those.
+_Methods = dict[str, "_Chain"]
+"""What a path takes, by method."""
 
-    Falcon wants one name for one place, whichever endpoint it leads to.
-    """
-    segments = path.split("/")
-    names = {}
-    for place, segment in enumerate(segments):
-        if segment.startswith("{"):
-            names[f"p{place}"] = segment[1:-1]
-            segments[place] = f"{{p{place}}}"
-    return "/".join(segments), names
-
-
-_NOTHING: Final[tuple[Mapping[str, "_Chain"], Mapping[str, str]]] = ({}, {})
+_NOTHING: Final[tuple[_Methods, list[str]]] = ({}, [])
 
 
 class _App:
@@ -89,7 +73,7 @@ class _App:
 
     __slots__ = ("_router",)
 
-    def __init__(self, router: CompiledRouter) -> None:
+    def __init__(self, router: "Router[_Methods]") -> None:
         self._router = router
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,7 +84,7 @@ class _App:
         if path.startswith(_OLD_CLIENT_PREFIX):
             path = _CLIENT_PREFIX + path[len(_OLD_CLIENT_PREFIX) :]
         method = scope["method"]
-        methods, params = self._find(path)
+        methods, params = self._router.find(path) or _NOTHING
         chain = methods.get(method)
         if chain is not None:
             await chain.respond(scope, path, params, receive, send)
@@ -115,23 +99,18 @@ class _App:
             answer = describe(fault)
             await send_answer(send, answer, answer.body)
 
-    def _find(self, path: str) -> tuple[Mapping[str, "_Chain"], Mapping[str, str]]:
-        """What a path takes, by method, and its parameters by their places."""
-        found: Any = self._router.find(path)
-        return _NOTHING if found is None else (found[0], found[2])
-
 
 class _Chain:
     """The checks of one endpoint, then its function: authenticate, limit, read, run, encode."""
 
     __slots__ = ("_authenticate", "_endpoint", "_function", "_guards", "_names")
 
-    def __init__(
-        self, endpoint: Endpoint, function: Handler, guards: Guards, names: Mapping[str, str]
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, function: Handler, guards: Guards) -> None:
         self._endpoint = endpoint
         self._function = function
-        self._names = names
+        self._names = [
+            segment[1:-1] for segment in endpoint.path.split("/") if segment.startswith("{")
+        ]  # of the parameters, in their order
         self._guards = guards
         self._authenticate: Callable[[Request], Awaitable[None]] | None = {
             Auth.NONE: None,
@@ -144,9 +123,9 @@ class _Chain:
         }[endpoint.auth]
 
     async def respond(
-        self, scope: Scope, path: str, params: Mapping[str, str], receive: Receive, send: Send
+        self, scope: Scope, path: str, params: Sequence[str], receive: Receive, send: Send
     ) -> None:
-        """Answer one request. `path`: as it was sent; `params`: its parameters, by their places."""
+        """Answer one request. `path`: as it was sent; `params`: its parameters, in their order."""
         started = perf_counter()
         headers = _headers(scope["headers"])
         body = Body(receive, _length(headers))
@@ -165,7 +144,7 @@ class _Chain:
         await send_answer(send, answer, content)
 
     async def _value(
-        self, scope: Scope, path: str, params: Mapping[str, str], headers: Mapping[str, str], body: Body
+        self, scope: Scope, path: str, params: Sequence[str], headers: Mapping[str, str], body: Body
     ) -> Any:
         """What the endpoint's function returns, for whoever passes all checks."""
         endpoint = self._endpoint
@@ -236,12 +215,12 @@ class _Chain:
         request.origin = await self._guards.origins.origin(request, method, target)
 
 
-def _decode(params: Mapping[str, str], names: Mapping[str, str]) -> Mapping[str, str]:
+def _decode(params: Sequence[str], names: Sequence[str]) -> Mapping[str, str]:
     """Percent-decode each path segment, strictly, and call it what its endpoint calls it."""
     try:
         return {
-            names[place]: unquote(value, errors="strict") if "%" in value else value
-            for place, value in params.items()
+            name: unquote(value, errors="strict") if "%" in value else value
+            for name, value in zip(names, params, strict=True)
         }
     except UnicodeDecodeError as error:
         raise errors.InvalidParam("The path is not valid UTF-8.") from error

@@ -171,11 +171,13 @@ class Sending:
         if is_moderator and not requester.is_suspended:
             return
         record = await self._db.read(events.find_event, event_id)
-        is_own = record is not None and record.sender_nid == requester.user_nid
+        is_here = record is not None and record.room_nid == room.nid
+        is_own = record is not None and is_here and record.sender_nid == requester.user_nid
         if requester.is_suspended and not is_own:
             raise UserSuspended("This account is suspended: it may redact its own events only.")
         # Those of users of other servers come to nothing for an administrator, by the rules of rooms.
-        if not (is_own or requester.is_admin):
+        # That there is no such event in the room is said by the timeline, and to members alone.
+        if is_here and not (is_own or requester.is_admin):
             raise Forbidden("You may redact your own events only.")
 
 
