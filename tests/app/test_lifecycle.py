@@ -67,3 +67,21 @@ async def test_a_bug_beside_it_is_not_overlooked(caplog):
     await run(Stumbling(ExceptionGroup("tasks", [Unavailable("gone"), KeyError("a bug")])))
     (told,) = caplog.records
     assert told.levelno == logging.ERROR
+
+
+async def test_a_worker_that_does_not_end_holds_up_nobody(caplog, monkeypatch):
+    monkeypatch.setattr(lifecycle, "END_S", 0.05)
+    worker, ends = Stumbling(), asyncio.Event()
+
+    async def stay() -> None:
+        worker.works.set()
+        while not ends.is_set():
+            try:
+                await ends.wait()
+            except asyncio.CancelledError:
+                continue  # overlooked
+
+    worker.run = stay
+    await asyncio.wait_for(run(worker), 5)
+    assert "does not end" in caplog.text
+    ends.set()

@@ -100,7 +100,7 @@ class Rooms:
         return ("m.room.member", user.user_id) in view.state
 
     async def until(self, check: Any) -> None:
-        for _ in range(1_000):
+        for _ in range(4_000):
             if await check():
                 return
             await asyncio.sleep(0.01)

@@ -142,7 +142,7 @@ async def test_a_service_that_was_away_gets_what_was_said_while_its_user_was_the
     await bridge.post(f"{room_path(room_id)}/join", {}, user_id="@ghost_1:test")
     await say(alice, room_id, "third")
     played.answers.clear()
-    await played.until(lambda: "third" in played.bodies(), 20)
+    await played.until(lambda: "third" in played.bodies(), 60)
     assert played.bodies() == ["first", "second", "third"]
 
 
@@ -158,11 +158,11 @@ async def test_a_transaction_is_repeated_as_it_is(start, played):
 
     played.answers["/"] = lose
     _, room_id = await ghost_room(homeserver, alice)
-    await played.until(lambda: len([path for path in taken if path.startswith(TRANSACTIONS)]) >= 3, 20)
+    await played.until(lambda: len([path for path in taken if path.startswith(TRANSACTIONS)]) >= 3, 60)
     await say(alice, room_id, "later")
     assert len(set(played.attempts)) == 1
     played.answers.clear()
-    await played.until(lambda: "later" in played.bodies(), 20)
+    await played.until(lambda: "later" in played.bodies(), 60)
     first = played.transactions[0]
     assert (first[0], first[1]) == (played.attempts[0][0], json.loads(played.attempts[0][1]))
     assert len({event["event_id"] for event in played.events}) == len(played.events)
@@ -236,7 +236,7 @@ async def test_nothing_is_lost_or_doubled_by_restarts(tmp_path, played):
             slow.clear()
     played.answers.clear()
     async with running_homeserver(tmp_path / "data", appservices=config):
-        await played.until(lambda: sent[-1] in played.bodies(), 20)
+        await played.until(lambda: sent[-1] in played.bodies(), 60)
     by_id = dict(played.transactions)
     events = [
         event["event_id"] for _, body in sorted(by_id.items(), key=number_of) for event in body["events"]
@@ -283,7 +283,7 @@ async def test_large_events_are_spread_over_transactions(start, played):
     for _ in range(30):
         await say(alice, room_id, "x" * 60_000)
     played.answers.clear()
-    await played.until(lambda: len(played.bodies()) == 31, 20)
+    await played.until(lambda: len(played.bodies()) == 31, 60)
     assert max(len(body) for _, body in played.attempts) < 1_048_576
 
 
@@ -346,7 +346,7 @@ async def test_messages_to_devices_are_told_once_and_then_deleted(start, played)
         assert (await alice.put(f"{to}/{number}", body)).status == 200
     await played.until(lambda: len(played.attempts) >= 2)
     played.answers.clear()
-    await played.until(lambda: len(played.messages) == 3, 20)
+    await played.until(lambda: len(played.messages) == 3, 60)
     assert played.messages[0] == {
         "content": {"number": 0},
         "sender": "@alice:test",
@@ -423,7 +423,7 @@ async def test_one_process_delivers_at_a_time(start, played, monkeypatch):
     try:
         for number in range(100):
             await say(alice, room_id, str(number))
-        await played.until(lambda: "99" in played.bodies(), 20)
+        await played.until(lambda: "99" in played.bodies(), 60)
     finally:
         task.cancel()
     assert played.bodies() == [str(number) for number in range(100)]
@@ -468,9 +468,9 @@ async def test_two_processes_on_one_database_deliver_once(postgres_database, pla
             also_alice = two.client.as_user(alice.token)
             for number in range(40):
                 await say(also_alice if number % 2 else alice, room_id, str(number))
-            await played.until(lambda: "39" in played.bodies(), 20)
+            await played.until(lambda: "39" in played.bodies(), 60)
         for number in range(40, 50):
             await say(alice, room_id, str(number))
-        await played.until(lambda: "49" in played.bodies(), 20)
+        await played.until(lambda: "49" in played.bodies(), 60)
     assert played.bodies() == [str(number) for number in range(50)]
     assert len({txn_id for txn_id, _ in played.attempts}) == len(played.attempts)

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import dns.asyncresolver
 import dns.message
@@ -145,3 +146,22 @@ async def test_a_machine_may_have_no_hosts_file(tmp_path) -> None:
     resolver = open_dns_resolver(tmp_path / "hosts", tmp_path / "resolv.conf")
     with pytest.raises(Unreachable):
         await resolver.resolve_host("box")
+
+
+async def test_who_is_cancelled_ends_though_dns_overlooks_it() -> None:
+    """As dnspython does when its answer and the cancellation come together."""
+    asked = asyncio.Event()
+
+    class Overlooking:
+        async def resolve(self, *_args: object, **_options: object) -> object:
+            asked.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                return SimpleNamespace(rrset=None)
+
+    task = asyncio.create_task(DnsResolver(Overlooking(), {}).resolve_srv("_matrix._tcp.a.test"))
+    await asked.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()

@@ -6,7 +6,7 @@ Start: database, services, workers, listeners. Stop: listeners (accepted request
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -16,6 +16,9 @@ from ranvier.store.database import Unavailable
 
 log = logging.getLogger(__name__)
 
+
+END_S: Final = 3.0
+"""How long a worker may take to end when the process stops."""
 
 FIRST_PAUSE_S: Final = 1.0
 MAX_PAUSE_S: Final = 60.0
@@ -46,9 +49,9 @@ async def run_until_signal(running: Running, on_ready: Callable[[], None]) -> No
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    workers = [asyncio.create_task(_watch(worker), name=worker.name) for worker in running.workers]
     try:
         async with asyncio.TaskGroup() as tasks:
-            workers = [tasks.create_task(_watch(worker), name=worker.name) for worker in running.workers]
             listeners = [tasks.create_task(listener.run()) for listener in running.listeners]
             on_ready()
             await stop.wait()
@@ -57,10 +60,19 @@ async def run_until_signal(running: Running, on_ready: Callable[[], None]) -> No
                 listener.stop()
             running.wake_waiters()
             await asyncio.wait(listeners)
-            for worker in workers:
-                worker.cancel()
     finally:
+        await _end(workers)
         await running.close()
+
+
+async def _end(workers: Collection[asyncio.Task[None]]) -> None:
+    """Cancel the workers. One that does not end is left behind: its work is resumable, and people wait."""
+    for worker in workers:
+        worker.cancel()
+    if workers:
+        _, left = await asyncio.wait(workers, timeout=END_S)
+        for worker in left:
+            log.warning("worker %s does not end, and is left behind", worker.get_name())
 
 
 async def _watch(worker: Worker) -> None:

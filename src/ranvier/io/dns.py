@@ -2,9 +2,9 @@
 
 import asyncio
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import dns.asyncresolver
 import dns.exception
@@ -13,6 +13,8 @@ import dns.resolver
 
 from ranvier.core.federation.discovery import SrvRecord
 from ranvier.io.ports import TimedOut, Unreachable
+
+T = TypeVar("T")
 
 _CACHED_ANSWERS: Final = 20_000
 _MAX_ADDRESSES: Final = 16
@@ -62,8 +64,14 @@ class DnsResolver:
         try:
             async with self._slots:
                 # A bare name such as `mail` may be one of the local network's search domains.
-                answer = await self._resolver.resolve(
-                    name, kind, search="." not in name, lifetime=self._lifetime_s, raise_on_no_answer=False
+                answer = await _apart(
+                    self._resolver.resolve(
+                        name,
+                        kind,
+                        search="." not in name,
+                        lifetime=self._lifetime_s,
+                        raise_on_no_answer=False,
+                    )
                 )
         except dns.resolver.NXDOMAIN:
             return []
@@ -72,6 +80,20 @@ class DnsResolver:
         except (dns.exception.DNSException, OSError) as error:
             raise Unreachable(f"DNS failed for {name[:300]}: {error}") from error
         return [] if answer.rrset is None else list(answer.rrset)
+
+
+async def _apart(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, done in a task of its own.
+
+    dnspython waits with `asyncio.wait_for`, which in Python 3.11 loses a cancellation that comes together with an
+    answer: whoever was to end would go on for ever.
+    """
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
 
 
 def open_dns_resolver(
