@@ -10,7 +10,7 @@ import pytest
 from ranvier.app.config import FederationConfig
 from ranvier.core.canonical_json import parse_object
 from ranvier.core.identifiers import DeviceID
-from ranvier.services.devices import resync
+from ranvier.services.devices import remote_lists, resync
 from ranvier.store.database import WriteTxn
 from ranvier.store.tables.devices import delete_devices, insert_device, list_devices
 from ranvier.store.tables.interned import find_user_nids
@@ -168,6 +168,20 @@ async def test_an_update_is_applied_without_asking(scene: Scene) -> None:
     assert await scene.hears(since) == ([scene.peer.bob], [])
     assert await scene.is_kept()
     assert scene.peer.count("devices") == 1
+
+
+async def test_a_list_does_not_grow_without_end(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond so many devices a list is what one answer holds."""
+    monkeypatch.setattr(remote_lists, "MAX_DEVICES", 3)
+    await scene.follow()
+    for number in range(2):
+        scene.peer.devices[f"D{number}"] = keys_of(scene.peer.bob, f"D{number}")
+        await scene.update(f"D{number}")
+    assert await scene.is_kept()
+    assert scene.peer.count("devices") == 1
+    await scene.update("UNHEARD OF", keys=keys_of(scene.peer.bob, "UNHEARD OF"))
+    await scene.follow()
+    assert scene.peer.count("devices") == 2
 
 
 async def test_an_update_that_comes_twice_is_no_news(scene: Scene) -> None:
@@ -545,7 +559,7 @@ async def test_numbers_that_no_key_has_stop_nobody(scene: Scene, number: Any) ->
     peer = scene.peer
     peer.devices["TABLET"] = keys_of(peer.bob, "TABLET") | {"number": number}
     peer.master = {"user_id": peer.bob, "usage": ["master"], "keys": {}, "number": number}
-    asked = {peer.bob: [], scene.alice.user_id: []}
+    asked: dict[str, list[str]] = {peer.bob: [], scene.alice.user_id: []}
     answer = await scene.alice.post(f"{C}/keys/query", {"device_keys": asked})
     assert answer.status == 200
     assert set(answer.json["device_keys"][peer.bob]) >= {"PHONE"}

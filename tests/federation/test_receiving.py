@@ -367,6 +367,25 @@ async def test_what_comes_late_is_behind_what_cites_it(scene: Scene) -> None:
     assert (await scene.state("m.room.member", scene.bob))["displayname"] == "second"
 
 
+async def test_what_comes_late_behind_a_soft_failed_event_is_behind_what_cites_that(scene: Scene) -> None:
+    base, room, peer = scene.last, scene.room, scene.peer
+    carol = peer.join(room, "carol", base)
+    assert await scene.send(carol) == {carol.event_id: {}}
+    ban = await scene.alice.post(f"{C}/rooms/{room.room_id}/ban", {"user_id": scene.bob})
+    assert ban.status == 200, ban.body
+    (ban_id,) = (await view_of(scene.server, room.room_id)).extremities
+    first = peer.message(room, carol.sender, "first", carol)
+    evading = peer.message(room, scene.bob, "evading", first)
+    said = peer.message(room, carol.sender, "said", evading)
+    peer._missing = lambda room, asked: peer._shown([evading])  # type: ignore[method-assign]
+    assert await scene.send(said) == {said.event_id: {}}
+    assert (await view_of(scene.server, room.room_id)).extremities == {said.event_id, ban_id}
+    assert await scene.send(first) == {first.event_id: {}}
+    view = await view_of(scene.server, room.room_id)
+    assert view.extremities == {said.event_id, ban_id}
+    assert not view.dangling
+
+
 async def test_who_withholds_an_event_does_not_decide_about_the_room_by_that(scene: Scene) -> None:
     """The peer claims a state in which what alice did last never happened, and tells the truth later."""
     before = dict(scene.room.before[scene.last.event_id])

@@ -255,6 +255,9 @@ class Latecomer:
             # Where nobody else takes its joins for such any more, nobody tells it anything.
             assert not await is_server_in_room(simulation.servers[0], simulation.room_id, "late.test")
             return
+        # Where its joins count for nothing elsewhere, by what was done to the room there, nobody tells it anything.
+        if not await self._counts():
+            return
         path = f"{C}/rooms/{segment(simulation.room_id)}/send/m.room.message/whole"
         views = await simulation.views()
         simulation.before = {event_id for view in views.values() for event_id in view.messages}
@@ -262,6 +265,17 @@ class Latecomer:
             simulation.servers.append(self.server)
             simulation.keepers.append(self.users[1])
         logging.getLogger(__name__).info("late is in: %s", len(simulation.keepers) == 4)
+
+    async def _counts(self) -> bool:
+        """Whether the others agree that it is in the room, once they have heard from each other."""
+        simulation = self.simulation
+        await simulation.settle()
+        return all(
+            [
+                await is_server_in_room(server, simulation.room_id, "late.test")
+                for server in simulation.servers
+            ]
+        )
 
 
 def _tell_late_no_state(request: HttpRequest) -> HttpResponse | None:

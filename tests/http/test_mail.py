@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 
-from ranvier.app.config import MailConfig
+from ranvier.app.config import MailConfig, RegistrationConfig
 
 from .client import Answer
 from .homeserver import PASSWORD, Homeserver, User
@@ -33,7 +33,8 @@ async def request_mail(
     homeserver: Homeserver, purpose: str, email: str = ADDRESS, attempt: int = 1, **more: Any
 ) -> Answer:
     body = {"client_secret": "secret", "email": email, "send_attempt": attempt, **more}
-    return await homeserver.client.post(f"{C}/account/{purpose}/email/requestToken", body)
+    place = purpose if purpose == "register" else f"account/{purpose}"
+    return await homeserver.client.post(f"{C}/{place}/email/requestToken", body)
 
 
 async def open_link(homeserver: Homeserver, link: str, **changed: str) -> Answer:
@@ -157,9 +158,125 @@ async def test_one_cannot_set_the_password_of_another(mailing: Homeserver, mails
     assert answer.status == 403
 
 
-async def test_unknown_addresses_get_no_mail(mailing: Homeserver, mails: MailServer) -> None:
-    answer = await request_mail(mailing, "password")
-    assert (answer.status, answer.errcode) == (400, "M_THREEPID_NOT_FOUND")
+async def test_a_link_proves_what_its_mail_said_and_nothing_else(
+    mailing: Homeserver, mails: MailServer
+) -> None:
+    """Somebody had alice open a link for adding her address, which she then added by herself."""
+    sid = (await request_mail(mailing, "3pid", client_secret="mallory")).json["sid"]
+    assert (await open_link(mailing, mails.link())).status == 200
+    await with_address(mailing, mails)
+    auth = {
+        "type": "m.login.email.identity",
+        "threepid_creds": {"sid": sid, "client_secret": "mallory"},
+    }
+    body = {"new_password": "a password of mallory's", "auth": auth}
+    answer = await mailing.client.post(f"{C}/account/password", body)
+    assert (answer.status, answer.errcode) == (401, "M_THREEPID_AUTH_FAILED")
+
+
+async def test_nobodys_mailbox_is_flooded(mailing: Homeserver, mails: MailServer) -> None:
+    for attempt in range(1, 6):
+        secret = f"secret{attempt % 2}"
+        answer = await request_mail(mailing, "3pid", attempt=attempt, client_secret=secret)
+        assert answer.status == 200
+    refused = await request_mail(mailing, "3pid", client_secret="another")
+    assert (refused.status, refused.errcode) == (429, "M_LIMIT_EXCEEDED")
+    assert len(mails.mails) == 5
+    assert (await request_mail(mailing, "3pid", "bob@example.org")).status == 200
+    mailing.clock.ahead_ms += 3_600_000  # type: ignore[attr-defined]
+    assert (await request_mail(mailing, "3pid", client_secret="another")).status == 200
+
+
+async def test_nobody_learns_here_which_addresses_are_known(mailing: Homeserver, mails: MailServer) -> None:
+    await with_address(mailing, mails)
+    known = await request_mail(mailing, "password")
+    unknown = await request_mail(mailing, "password", "nobody@example.org")
+    assert (known.status, unknown.status) == (200, 200)
+    assert unknown.json.keys() == known.json.keys()
+    assert (await request_mail(mailing, "password", "nobody@example.org")).json == unknown.json
+    mail = mails.mails[-1]
+    assert mail["To"] == "nobody@example.org"
+    assert "no account there has this address" in mail.get_content()
+    assert "https://" not in mail.get_content()
+    assert (await reset(mailing, unknown.json["sid"])).errcode == "M_THREEPID_AUTH_FAILED"
+
+
+async def register(homeserver: Homeserver, auth: dict[str, Any] | None, name: str = "carol") -> Answer:
+    body = {"username": name, "password": PASSWORD} | ({"auth": auth} if auth else {})
+    return await homeserver.client.post(f"{C}/register", body)
+
+
+def proof(sid: str, **more: Any) -> dict[str, Any]:
+    creds = {"sid": sid, "client_secret": "secret"}
+    return {"type": "m.login.email.identity", "threepid_creds": creds} | more
+
+
+async def test_who_registers_with_an_address_has_it(mailing: Homeserver, mails: MailServer) -> None:
+    asked = await register(mailing, None)
+    assert asked.json["flows"] == [{"stages": ["m.login.dummy"]}, {"stages": ["m.login.email.identity"]}]
+    sid = (await request_mail(mailing, "register")).json["sid"]
+    session = asked.json["session"]
+    early = await register(mailing, proof(sid, session=session))
+    assert (early.status, early.errcode) == (401, "M_THREEPID_AUTH_FAILED")
+    assert (await open_link(mailing, mails.link())).status == 200
+    made = await register(mailing, proof(sid, session=session))
+    assert made.status == 200
+    carol = mailing.user(made.json)
+    (threepid,) = (await carol.get(f"{C}/account/3pid")).json["threepids"]
+    assert (threepid["medium"], threepid["address"]) == ("email", ADDRESS)
+    assert (await register(mailing, proof(sid), "dave")).status == 401, "a session is good for one use"
+    assert (await request_mail(mailing, "register", attempt=2)).errcode == "M_THREEPID_IN_USE"
+
+
+async def test_an_address_is_proved_for_one_purpose(mailing: Homeserver, mails: MailServer) -> None:
+    sid = (await request_mail(mailing, "register")).json["sid"]
+    await open_link(mailing, mails.link())
+    assert (await reset(mailing, sid)).errcode == "M_THREEPID_AUTH_FAILED"
+    await with_address(mailing, mails)
+    late = await register(mailing, proof(sid))
+    assert late.status in (400, 401), "the address is another's by now"
+    sid = (await request_mail(mailing, "password", attempt=5)).json["sid"]
+    await open_link(mailing, mails.link())
+    refused = await register(mailing, proof(sid))
+    assert refused.errcode == "M_THREEPID_AUTH_FAILED"
+    assert (await mailing.client.get(f"{C}/profile/@carol:test")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("mode", "required", "flows"),
+    [
+        ("open", True, [["m.login.email.identity"]]),
+        (
+            "token",
+            False,
+            [["m.login.registration_token"], ["m.login.email.identity", "m.login.registration_token"]],
+        ),
+        ("token", True, [["m.login.email.identity", "m.login.registration_token"]]),
+    ],
+)
+async def test_flows_of_registration(
+    start_homeserver: Callable, mails: MailServer, mode: str, required: bool, flows: list[list[str]]
+) -> None:
+    mail = MailConfig(host="127.0.0.1", port=mails.port, security="none", sender="Test <matrix@test.example>")
+    homeserver = await start_homeserver(
+        mail=mail,
+        public_base_url="https://test.example",
+        registration=RegistrationConfig(mode=mode, require_email=required),  # type: ignore[arg-type]
+    )
+    asked = await register(homeserver, None)
+    assert [flow["stages"] for flow in asked.json["flows"]] == flows
+    if ["m.login.dummy"] not in flows:
+        refused = await register(homeserver, {"type": "m.login.dummy"})
+        assert refused.status == 401
+
+
+async def test_closed_registration_sends_no_mail(start_homeserver: Callable, mails: MailServer) -> None:
+    mail = MailConfig(host="127.0.0.1", port=mails.port, security="none", sender="Test <matrix@test.example>")
+    homeserver = await start_homeserver(
+        mail=mail, public_base_url="https://test.example", registration=RegistrationConfig(mode="closed")
+    )
+    answer = await request_mail(homeserver, "register")
+    assert (answer.status, answer.errcode) == (403, "M_THREEPID_DENIED")
     assert mails.mails == []
 
 
@@ -173,12 +290,14 @@ async def test_a_mail_server_that_refuses(mailing: Homeserver, mails: MailServer
     [
         {"email": "nobody"},
         {"email": "a@b\r\nBcc: c@d"},
+        {"email": "ß" * 64 + "@example.org"},
         {"email": "x" * 300 + "@example.org"},
         {"client_secret": ""},
         {"client_secret": "with space"},
         {"attempt": -1},
         {"next_link": "javascript:alert(1)"},
         {"next_link": "https://x\r\nX: y"},
+        {"next_link": "https://例え.example/"},
     ],
 )
 async def test_malformed_requests(mailing: Homeserver, mails: MailServer, wrong: dict[str, Any]) -> None:

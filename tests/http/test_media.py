@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from ranvier.app.config import MediaConfig, UrlPreviewsConfig
+from ranvier.io.pictures import PictureProcesses, PictureTooLarge
 
 from .client import Answer, Client
 from .homeserver import Homeserver, User
@@ -578,6 +579,28 @@ async def test_hostile_pictures_are_refused_and_harm_nobody(alice: User) -> None
         assert (await download(alice, bad)).body == content
         good = await upload(alice, picture())
         assert (await thumbnail(alice, good, 32, 32)).status == 200
+
+
+async def test_a_picture_that_fails_is_not_decoded_again_and_again(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One may take half a minute to fail: asked for in a loop it would leave nobody else any thumbnails."""
+    tries = 0
+
+    async def fail(*_args: Any, **_more: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        raise PictureTooLarge("it takes too long")
+
+    monkeypatch.setattr(PictureProcesses, "make_thumbnail", fail)
+    bad = await upload(alice, picture())
+    for side in (96, 320, 90, 640):
+        assert (await thumbnail(alice, bad, side, side)).errcode == "M_TOO_LARGE"
+    assert tries == 1
+    monkeypatch.undo()
+    assert (await thumbnail(alice, bad, 96, 96)).errcode == "M_TOO_LARGE"
+    assert (await thumbnail(alice, bad, 16, 16, method="crop")).status == 200, "a smaller one may be made"
+    assert (await thumbnail(alice, await upload(alice, picture(301, 300)), 96, 96)).status == 200
 
 
 async def test_a_truncated_photo_is_refused(alice: User) -> None:

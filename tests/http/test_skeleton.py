@@ -97,8 +97,9 @@ async def test_path_segments_are_decoded_one_by_one(client):
     assert (await client.get("/things/r/state/m.x/")).json["stateKey"] == ""
 
 
-async def test_a_path_that_is_not_utf8_is_refused(client):
-    answer = await client.get("/things/%ff/state/a/b")
+@pytest.mark.parametrize("octet", ["%ff", "%00"])
+async def test_a_path_that_is_not_text_is_refused(client, octet):
+    answer = await client.get(f"/things/{octet}/state/a/b")
     assert (answer.status, answer.errcode) == (400, "M_INVALID_PARAM")
 
 

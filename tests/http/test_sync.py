@@ -86,11 +86,6 @@ async def test_who_asks_wrongly_is_told_so(homeserver, alice):
     assert (await alice.as_user("wrong").get(f"{C}/sync")).errcode == "M_UNKNOWN_TOKEN"
 
 
-async def test_a_token_from_the_future_begins_anew(bob, room):
-    section = joined(await sync(bob, "s999999", filter=as_filter(timeline={"limit": 1})), room)
-    assert ("m.room.create", "") in slots(section["state"]["events"])
-
-
 async def test_a_timeline_that_is_cut_goes_on_in_messages(alice, bob, room):
     limit = as_filter(timeline={"limit": 2})
     since = await begin(bob, filter=limit)

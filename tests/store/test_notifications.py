@@ -219,5 +219,15 @@ async def test_a_pusher_is_claimed_by_one(db: Database) -> None:
         pushers.note_pushed(txn, pusher.pusher_nid, pusher.pushed_nid + 1)
         # Somebody was quicker: what was read of it is out of date.
         assert not pushers.claim_pusher(txn, pusher, 40, 50)
+        # What is put off is put off to the first time that was said, and until it was told.
+        nid = pusher.pusher_nid
+        pushers.schedule_push(txn, nid, 60)
+        pushers.schedule_push(txn, nid, 70)
+        (put_off,) = pushers.list_pushers(txn, bob)
+        assert (put_off.due_ms, put_off.told_ms, put_off.gap_ms) == (60, None, 0)
+        pushers.note_told(txn, nid, put_off.pushed_nid + 1, 65, 1000)
+        (told,) = pushers.list_pushers(txn, bob)
+        assert (told.due_ms, told.told_ms, told.gap_ms, told.retry_ms) == (None, 65, 1000, 0)
+        assert told.pushed_nid == put_off.pushed_nid + 1
 
     await db.write(run)

@@ -58,6 +58,12 @@ class RegistrationConfig(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="Enables POST /_synapse/admin/v1/register for bots and test suites that know it."),
     ] = None
     guests: Annotated[bool, Meta(description="Whether guest accounts may be made.")] = False
+    require_email: Annotated[
+        bool,
+        Meta(
+            description="Whether who registers has to prove an e-mail address. Needs mail, with which everybody can."
+        ),
+    ] = False
     min_password_length: Annotated[
         int, Meta(ge=1, le=100, description="How many characters a new password has at least.")
     ] = 8

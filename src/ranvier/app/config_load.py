@@ -182,6 +182,8 @@ def _check_mail(config: Config) -> Iterator[str]:
         yield "mail: host and sender go together"
     if mail.host is not None and config.public_base_url is None:
         yield "mail: needs public_base_url, below which the links in mails are"
+    if config.registration.require_email and mail.host is None:
+        yield "registration.require_email: needs mail, with which addresses are proved"
     if mail.sender is not None and (not mail.sender.isprintable() or not parseaddr(mail.sender)[1]):
         yield 'mail.sender: must be an address such as "Example <matrix@example.org>"'
 

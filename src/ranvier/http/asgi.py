@@ -218,12 +218,12 @@ class _Chain:
 def _decode(params: Sequence[str], names: Sequence[str]) -> Mapping[str, str]:
     """Percent-decode each path segment, strictly, and call it what its endpoint calls it."""
     try:
-        return {
-            name: unquote(value, errors="strict") if "%" in value else value
-            for name, value in zip(names, params, strict=True)
-        }
+        decoded = [unquote(value, errors="strict") if "%" in value else value for value in params]
     except UnicodeDecodeError as error:
         raise errors.InvalidParam("The path is not valid UTF-8.") from error
+    if any("\0" in value for value in decoded):
+        raise errors.InvalidParam("Nothing that a path names has a null character.")
+    return dict(zip(names, decoded, strict=True))
 
 
 def _text(raw_query: bytes) -> str:

@@ -5,6 +5,7 @@ import contextlib
 import re
 import smtplib
 import ssl
+from email import policy
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from enum import Enum
@@ -15,6 +16,8 @@ import msgspec
 from ranvier.io.ports import Mail, Misbehaved, TimedOut, Unreachable
 
 _TIMEOUT_S: Final = 30.0
+# Long words in headers would be encoded to be folded, and no mail program undoes that in a List-Unsubscribe.
+_POLICY: Final = policy.default.clone(max_line_length=998)
 # Quoted local parts and comments are legal, unused, and a way to smuggle a second address past a check.
 _PLAIN_ADDRESS: Final = re.compile(
     r"[^\s@<>()\[\],;:\\\"\x00-\x1f\x7f]{1,64}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*"
@@ -92,14 +95,17 @@ def build_message(mail: Mail, sender: str) -> EmailMessage:
     """
     if not _PLAIN_ADDRESS.fullmatch(mail.recipient):
         raise ValueError("a mail goes to one plain address")
-    message = EmailMessage()
+    message = EmailMessage(policy=_POLICY)
     message["From"] = sender
     message["To"] = mail.recipient
     message["Subject"] = mail.subject
     message["Date"] = formatdate(localtime=False)
     message["Message-ID"] = make_msgid(domain=message["From"].addresses[0].domain or "localhost")
     message["Auto-Submitted"] = "auto-generated"
-    message.set_content(mail.text)
+    if mail.unsubscribe_url is not None:  # RFC 2369, RFC 8058
+        message["List-Unsubscribe"] = f"<{mail.unsubscribe_url}>"
+        message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+    message.set_content(mail.text, cte="quoted-printable")
     if mail.html is not None:
-        message.add_alternative(mail.html, subtype="html")
+        message.add_alternative(mail.html, subtype="html", cte="quoted-printable")
     return message

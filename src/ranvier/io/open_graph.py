@@ -19,6 +19,8 @@ MAX_NAME_CHARS: Final = 64
 MAX_VALUE_CHARS: Final = 2000
 MAX_DESCRIPTION_CHARS: Final = 500
 MAX_ELEMENTS: Final = 200_000
+MAX_TEXTS: Final = 200
+"""Titles and headings that are read: those that stand in one another would be read again and again."""
 
 IMAGE: Final = "og:image"
 _TITLE: Final = "og:title"
@@ -87,12 +89,13 @@ def read_properties(page: str, url: str) -> dict[str, str]:
         return {}
     declared: dict[str, str] = {}
     stand_ins: dict[str, str] = {}
-    base = url
+    base, titles = url, 0
     for element in _elements(root):
         match element.tag:
             case "meta":
                 _read_meta(element, declared, stand_ins)
-            case "title":
+            case "title" if "title" not in stand_ins and titles < MAX_TEXTS:
+                titles += 1
                 _keep(stand_ins, "title", _text(element))
             case "link" if element.get("rel") == "image_src":
                 _keep(stand_ins, IMAGE, element.get("href"))
@@ -164,7 +167,7 @@ def _text(element: etree._Element) -> str:
 
 
 def _first_heading(root: etree._Element) -> str | None:
-    for element in root.iter("h1", "h2", "h3"):
+    for element in islice(root.iter("h1", "h2", "h3"), MAX_TEXTS):
         text = _text(element).strip()
         if text:
             return text

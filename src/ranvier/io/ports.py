@@ -100,6 +100,7 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     text: str
     html: str | None = None
+    unsubscribe_url: str | None = None  # where a POST ends mails like this one
 
 
 class Mailer(Protocol):

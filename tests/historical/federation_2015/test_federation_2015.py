@@ -65,21 +65,33 @@ async def test_history_begins_with_the_event_that_is_named(scene: Asking, slash:
 
 
 async def test_each_event_of_a_fork_comes_once(scene: Asking) -> None:
-    """Two events with the same parent, of both servers, then one that merges them."""
-    base = await scene.say("base")
-    base_pdu = (await scene.ask(f"event/{segment(base)}/")).json["pdus"][0]
-    ours = await scene.say("ours")
-    merge = await scene.say("merge")
-    path = f"backfill/{segment(scene.room.room_id)}/"
-    pdus = (await scene.ask(path, v=merge, limit=100)).json["pdus"]
+    """Two events behind the same one, then one that merges them: each comes once, the newer depth first."""
+    peer, room = scene.peer, scene.room
+    base = peer.message(room, scene.bob, "base", scene.last)
+    left, right = (peer.message(room, scene.bob, side, base) for side in ("left", "right"))
+    merge = peer.message(room, scene.bob, "merge", left, right)
+    await scene.send(base, left, right, merge)
+    path = f"backfill/{segment(room.room_id)}/"
+    pdus = (await scene.ask(path, v=merge.event_id, limit=100)).json["pdus"]
     bodies = [pdu["content"].get("body") for pdu in pdus]
-    assert bodies[:3] == ["merge", "ours", "base"]
-    assert pdus[2]["depth"] == base_pdu["depth"]
-    two = f"{path}?v={segment(merge)}&v={segment(ours)}&limit=100"
+    assert (bodies[0], set(bodies[1:3]), bodies[3]) == ("merge", {"left", "right"}, "base")
+    depths = [pdu["depth"] for pdu in pdus]
+    assert depths == sorted(depths, reverse=True)
+    assert len({str(pdu) for pdu in pdus}) == len(pdus)
+
+
+async def test_several_events_may_be_named(scene: Asking) -> None:
+    """What lies behind more than one of them comes once, all the same."""
+    for text in ("base", "ours"):
+        ours = await scene.say(text)
+    last = await scene.say("last")
+    path = f"backfill/{segment(scene.room.room_id)}/"
+    alone = (await scene.ask(path, v=last, limit=100)).json["pdus"]
+    two = f"{path}?v={segment(last)}&v={segment(ours)}&limit=100"
     answer = await scene.peer.request(scene.server, "GET", f"/_matrix/federation/v1/{two}")
     bodies = [pdu["content"].get("body") for pdu in answer.json["pdus"]]
-    assert bodies[:3] == ["merge", "ours", "base"]
-    assert len(bodies) == len(pdus)
+    assert bodies[:3] == ["last", "ours", "base"]
+    assert len(bodies) == len(alone)
 
 
 @pytest.mark.parametrize("limit", [None, "", "x", "-1", "0"])

@@ -1,6 +1,7 @@
 """Accounts: registration, login, devices, profiles, and what users keep here."""
 
 from functools import partial
+from typing import Literal
 
 import msgspec
 
@@ -98,7 +99,12 @@ def compose_accounts(
         endpoints=[
             *_sessions(foundation, accounts, bridges),
             *_registration(foundation, accounts, bridges),
-            AdministrativeContact(Threepids(ports.db, ports.clock), accounts.uia, validations),
+            AdministrativeContact(
+                Threepids(ports.db, ports.clock),
+                accounts.uia,
+                validations,
+                is_registration_open=ports.config.registration.mode != "closed",
+            ),
             *pages,
             DeviceManagement(Devices(ports.db, ports.clock, accounts.uia, accounts.last_seen)),
             Profile(
@@ -152,7 +158,11 @@ def _registration(foundation: Foundation, accounts: Accounts, bridges: Bridges) 
     ports = foundation.ports
     config = ports.config
     policy = RegistrationPolicy(
-        config.name, config.registration.mode, config.registration.guests, _is_reserved(config, bridges)
+        config.name,
+        config.registration.mode,
+        config.registration.guests,
+        _is_reserved(config, bridges),
+        _email_at_registration(ports),
     )
     registration = Registration(
         policy, accounts.creation, accounts.uia, accounts.passwords, accounts.drafts, ports.randomness
@@ -168,6 +178,12 @@ def _registration(foundation: Foundation, accounts: Accounts, bridges: Bridges) 
         )
         endpoints.append(SharedSecret(service))
     return endpoints
+
+
+def _email_at_registration(ports: Ports) -> Literal["impossible", "possible", "required"]:
+    if ports.mailer is None:
+        return "impossible"
+    return "required" if ports.config.registration.require_email else "possible"
 
 
 def _is_reserved(config: Config, bridges: Bridges) -> IsReserved:

@@ -59,7 +59,9 @@ def compose_rooms(
     aliases = Aliases(
         db, interner, sight, timeline, clock, fetch_alias, bridges.registry, bridges.queries.summon_alias
     )
-    state = RoomState(db, interner, foundation.nodes, sight, foundation.presenting, Wholeness(db, clock), clock)
+    state = RoomState(
+        db, interner, foundation.nodes, sight, foundation.presenting, Wholeness(db, clock), clock
+    )
     canonical_aliases = CanonicalAliases(db, interner, aliases.find_room)
     changing_state = ChangingState(
         timeline, membership, inviting, joining, canonical_aliases, Successions(db)

@@ -47,9 +47,15 @@ class AdministrativeContact:
     """The endpoints below /account/3pid, and those that would send a token."""
 
     def __init__(
-        self, threepids: Threepids, uia: UserInteractive, validations: EmailValidations | None
+        self,
+        threepids: Threepids,
+        uia: UserInteractive,
+        validations: EmailValidations | None,
+        *,
+        is_registration_open: bool,
     ) -> None:
         """`validations` is None where no mail is sent."""
+        self._is_registration_open = is_registration_open
         self._threepids = threepids
         self._uia = uia
         self._validations = validations
@@ -108,8 +114,13 @@ class AdministrativeContact:
         _V3 + "/register/email/requestToken",
         operation="requestTokenToRegisterEmail",
         auth=Auth.NONE,
-        rate=Rate.REGISTRATION,
+        rate=Rate.LOGIN,
     )
+    async def request_token_to_register_email(self, request: Request) -> JsonObject:
+        if self._validations is None or not self._is_registration_open:
+            raise ThreepidDenied("Nobody needs an address to register here.")
+        return {"sid": await self._validations.begin(request.body(EmailWish), Purpose.REGISTER)}
+
     @endpoint(
         "POST",
         _V3 + "/register/msisdn/requestToken",
@@ -117,8 +128,8 @@ class AdministrativeContact:
         auth=Auth.NONE,
         rate=Rate.REGISTRATION,
     )
-    async def request_token_to_register(self, _request: Request) -> JsonObject:
-        raise ThreepidDenied("Nobody needs an address or a number to register here.")
+    async def request_token_to_register_msisdn(self, _request: Request) -> JsonObject:
+        raise ThreepidDenied("Nobody needs a number to register here.")
 
     @endpoint(
         "POST",

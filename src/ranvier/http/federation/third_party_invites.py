@@ -81,7 +81,8 @@ class ThirdPartyInvitesOfServers:
         operation="onBindThirdPartyIdentifier",
         auth=Auth.NONE,
         api=Api.FEDERATION,
-        rate=Rate.FEDERATION,
+        # Anybody may ask, and each request can make this server ask a hundred others.
+        rate=Rate.JOIN,
     )
     async def on_bind_third_party_identifier(self, request: Request) -> dict[str, object]:
         body = request.body(OnBindBody)

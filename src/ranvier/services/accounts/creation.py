@@ -8,22 +8,32 @@ from collections.abc import Awaitable, Callable, Iterable
 import msgspec
 
 from ranvier.core.canonical_json import encode
-from ranvier.core.errors import InvalidUsername, Unauthorized, UserInUse
+from ranvier.core.errors import InvalidUsername, ThreepidInUse, Unauthorized, UserInUse
 from ranvier.core.identifiers import ServerName, UserID, is_valid_new_localpart
 from ranvier.core.limits import MAX_IDENTIFIER_BYTES
 from ranvier.io.clock import Clock
+from ranvier.services.accounts.email_validation import EMAIL
 from ranvier.services.accounts.sessions import SessionDraft, open_session
 from ranvier.store.database import Database, WriteTxn
 from ranvier.store.tables.accounts import AccountKind, find_account_by_id, insert_account
 from ranvier.store.tables.interned import Interned, Interner, intern_users
 from ranvier.store.tables.profiles import set_profile_field
 from ranvier.store.tables.registration_tokens import complete_registration_token, reserve_registration_token
+from ranvier.store.tables.threepid_validations import delete_validation
+from ranvier.store.tables.threepids import Threepid, insert_threepid
 
 IsReserved = Callable[[UserID], bool]
 """Whether an application service claims a user id for itself alone."""
 
 SummonUsers = Callable[[Iterable[UserID]], Awaitable[None]]
 """Let application services make those of these users that are theirs, and are not known yet."""
+
+
+class ProvenAddress(msgspec.Struct, frozen=True):
+    """A mail address, and the session that proved it."""
+
+    sid: str
+    address: str
 
 
 class NewAccount(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +44,7 @@ class NewAccount(msgspec.Struct, frozen=True, kw_only=True):
     password_hash: str | None = None
     appservice_id: str | None = None
     registration_token: str | None = None  # whose use this is
+    email: ProvenAddress | None = None
     displayname: str | None = None
 
 
@@ -48,7 +59,8 @@ class AccountCreation:
     async def create(self, account: NewAccount, session: SessionDraft | None) -> None:
         """Make an account, and with a draft its first session.
 
-        Raises: UserInUse; Unauthorized: the registration token was used up meanwhile.
+        Raises: UserInUse; Unauthorized: the registration token was used up meanwhile; ThreepidInUse: the address
+        is another account's by now.
         """
         user_nid = await self._db.write(_create, self._interner, account, session, self._clock.now_ms())
         self._interner.remember(Interned(users={account.user_id: user_nid}))
@@ -85,6 +97,10 @@ def _create(
     user_nid = intern_users(txn, interner, [account.user_id])[account.user_id]
     if not insert_account(txn, user_nid, account.kind, account.password_hash, account.appservice_id, now_ms):
         raise UserInUse("This user name is taken.")
+    if (email := account.email) is not None:
+        if not insert_threepid(txn, user_nid, Threepid(EMAIL, email.address, now_ms, now_ms)):
+            raise ThreepidInUse("This address belongs to an account already.")
+        delete_validation(txn, email.sid)
     if account.displayname:
         set_profile_field(txn, user_nid, "displayname", encode(account.displayname))
     if session is not None:

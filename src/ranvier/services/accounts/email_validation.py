@@ -6,6 +6,7 @@ Spec: client-server API, "Adding Account Administrative Contact Information", "P
 import hmac
 import logging
 import re
+from collections.abc import Collection
 from enum import Enum
 from typing import Final
 from urllib.parse import urlencode, urlsplit
@@ -14,16 +15,16 @@ import msgspec
 
 from ranvier.core.errors import (
     InvalidParam,
+    LimitExceeded,
     ThreepidAuthFailed,
     ThreepidInUse,
-    ThreepidNotFound,
     Unavailable,
 )
 from ranvier.core.identifiers import ServerName
 from ranvier.io.clock import Clock
-from ranvier.io.ports import Mailer, RemoteFault
+from ranvier.io.ports import Mail, Mailer, RemoteFault
 from ranvier.io.randomness import Randomness
-from ranvier.services.accounts.validation_mail import write_mail
+from ranvier.services.accounts.validation_mail import write_mail, write_unknown
 from ranvier.store.database import Database, ReadTxn, WriteTxn
 from ranvier.store.tables.threepid_validations import (
     Validation,
@@ -43,6 +44,11 @@ CONFIRM_PATH: Final = "/_ranvier/mail/confirm"
 LIFETIME_MS: Final = 24 * 3_600_000
 MAX_TRIES: Final = 10
 """Wrong tokens for one session."""
+MAX_MAILS: Final = 5
+MAILS_MS: Final = 3_600_000
+"""So many mails to one address in so long a time, whoever asks for them."""
+MAX_PACED: Final = 10_000
+"""Addresses of which it is remembered when they got mail."""
 MAX_ADDRESS_CHARS: Final = 254
 MAX_LINK_CHARS: Final = 2_000
 
@@ -54,6 +60,7 @@ class Purpose(Enum):
     """What the address is to be proved for."""
 
     ADD = "add"  # it is to become somebody's
+    REGISTER = "register"  # it is to belong to a new account
     RESET = "reset"  # it is somebody's, who forgot the password
 
 
@@ -86,13 +93,18 @@ class EmailValidations:
         self._mailer = mailer
         self._server = server
         self._url = url.rstrip("/")
+        self._sent: dict[str, list[int]] = {}  # address -> when it got mail; who got some last stands last
 
     async def begin(self, wish: EmailWish, purpose: Purpose) -> str:
         """Send a mail, unless one was sent for this attempt; the session's id.
 
-        Raises: InvalidParam; ThreepidInUse (ADD), ThreepidNotFound (RESET); Unavailable: no mail could be sent.
+        RESET does the same for addresses that nobody has, for nobody is to learn here whose they are; the mail then
+        says so, as the specification allows.
+
+        Raises: InvalidParam; LimitExceeded; ThreepidInUse (ADD, REGISTER); Unavailable: no mail could be sent.
         """
         address = _check(wish)
+        self._check_pace(address)
         token = self._randomness.token()
         now_ms = self._clock.now_ms()
         validation = Validation(
@@ -100,6 +112,7 @@ class EmailValidations:
             wish.client_secret,
             EMAIL,
             address,
+            purpose.value,
             hash_token(token),
             wish.send_attempt,
             wish.next_link,
@@ -107,9 +120,11 @@ class EmailValidations:
             None,
             now_ms + LIFETIME_MS,
         )
-        begun = await self._db.write(_begin, validation, purpose, now_ms)
+        begun, is_known = await self._db.write(_begin, validation, purpose, now_ms)
         if begun is validation:
-            await self._send(begun, token, purpose)
+            self._note_mail(address, now_ms)
+            mail = self._write(begun, token, purpose) if is_known else write_unknown(address, self._server)
+            await self._send(mail)
         return begun.sid
 
     async def confirm(self, credentials: Credentials, token: str) -> str | None:
@@ -122,10 +137,25 @@ class EmailValidations:
             raise ThreepidAuthFailed("This link has expired or is not valid.")
         return validation.next_link
 
-    async def _send(self, validation: Validation, token: str, purpose: Purpose) -> None:
+    def _check_pace(self, address: str) -> None:
+        """Nobody's mailbox is to be flooded from here. Raises: LimitExceeded."""
+        now_ms = self._clock.now_ms()
+        recent = [sent_ms for sent_ms in self._sent.get(address, ()) if now_ms - sent_ms < MAILS_MS]
+        if len(recent) >= MAX_MAILS:
+            retry_after_ms = recent[-MAX_MAILS] + MAILS_MS - now_ms
+            raise LimitExceeded("This address got too many mails lately.", retry_after_ms=retry_after_ms)
+
+    def _note_mail(self, address: str, now_ms: int) -> None:
+        self._sent[address] = [*self._sent.pop(address, ())[-MAX_MAILS:], now_ms]
+        if len(self._sent) > MAX_PACED:
+            del self._sent[next(iter(self._sent))]
+
+    def _write(self, validation: Validation, token: str, purpose: Purpose) -> Mail:
         query = urlencode({"sid": validation.sid, "client_secret": validation.client_secret, "token": token})
         link = f"{self._url}{CONFIRM_PATH}?{query}"
-        mail = write_mail(validation.address, self._server, link, is_reset=purpose is Purpose.RESET)
+        return write_mail(validation.address, self._server, link, is_reset=purpose is Purpose.RESET)
+
+    async def _send(self, mail: Mail) -> None:
         try:
             await self._mailer.send(mail)
         except RemoteFault as fault:
@@ -133,44 +163,54 @@ class EmailValidations:
             raise Unavailable("The mail could not be sent. Try again later.") from fault
 
 
-def validated_address(txn: ReadTxn, credentials: Credentials, now_ms: int) -> str:
-    """The address that a session has proved. Raises: ThreepidAuthFailed."""
+def check_validated(
+    txn: ReadTxn, credentials: Credentials, purposes: Collection[Purpose], now_ms: int
+) -> tuple[Purpose, str]:
+    """For what a session has proved an address, and which: whoever opened a link agreed to what the mail said, and
+    to nothing else. Raises: ThreepidAuthFailed."""
     validation = find_validation(txn, credentials.sid, credentials.client_secret, now_ms)
-    if validation is None or validation.validated_ms is None:
-        raise ThreepidAuthFailed("The address has not been confirmed yet: open the link in the mail.")
-    return validation.address
+    if validation is not None and validation.validated_ms is not None:
+        purpose = Purpose(validation.purpose)
+        if purpose in purposes:
+            return purpose, validation.address
+    raise ThreepidAuthFailed("The address has not been confirmed yet: open the link in the mail.")
 
 
 def _check(wish: EmailWish) -> str:
     """The address in canonical form. Raises: InvalidParam."""
     if not _SECRET.fullmatch(wish.client_secret):
         raise InvalidParam("The client_secret has 1 to 255 letters, digits and .=_-")
-    if len(wish.email) > MAX_ADDRESS_CHARS or not _ADDRESS.fullmatch(wish.email):
+    # Some letters become two by that.
+    address = wish.email[: MAX_ADDRESS_CHARS + 1].casefold()
+    if len(address) > MAX_ADDRESS_CHARS or not _ADDRESS.fullmatch(address):
         raise InvalidParam("This is no e-mail address.")
     if not 0 <= wish.send_attempt < 2**53:
         raise InvalidParam("The send_attempt is a number that grows.")
     if wish.next_link is not None:
-        is_short = len(wish.next_link) <= MAX_LINK_CHARS and wish.next_link.isprintable()
-        if not is_short or not wish.next_link.startswith(("https://", "http://")):
+        # It goes into a header.
+        is_plain = wish.next_link.isascii() and wish.next_link.isprintable()
+        is_short = len(wish.next_link) <= MAX_LINK_CHARS
+        if not (is_plain and is_short and wish.next_link.startswith(("https://", "http://"))):
             raise InvalidParam("next_link must be a URL that starts with https:// or http://")
         try:
             urlsplit(wish.next_link)
         except ValueError as error:
             raise InvalidParam("next_link is no URL.") from error
-    return wish.email.casefold()
+    return address
 
 
-def _begin(txn: WriteTxn, validation: Validation, purpose: Purpose, now_ms: int) -> Validation:
+def _begin(txn: WriteTxn, validation: Validation, purpose: Purpose, now_ms: int) -> tuple[Validation, bool]:
+    """The validation, and whether there is anything to confirm: an account for the new password."""
     owner = find_threepid_owner(txn, EMAIL, validation.address)
-    if purpose is Purpose.ADD and owner is not None:
+    if purpose is not Purpose.RESET and owner is not None:
         raise ThreepidInUse("This address belongs to an account already.")
-    if purpose is Purpose.RESET and owner is None:
-        raise ThreepidNotFound("No account has this address.")
+    is_known = purpose is not Purpose.RESET or owner is not None
     same = find_same_validation(txn, validation.client_secret, EMAIL, validation.address, now_ms)
-    if same is not None and same.send_attempt >= validation.send_attempt:
-        return same
+    is_same = same is not None and same.purpose == validation.purpose
+    if same is not None and is_same and same.send_attempt >= validation.send_attempt:
+        return same, is_known
     begin_validation(txn, validation, now_ms)
-    return validation
+    return validation, is_known
 
 
 def _confirm(txn: WriteTxn, credentials: Credentials, token: str, now_ms: int) -> Validation | None:

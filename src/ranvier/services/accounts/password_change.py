@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 
 from ranvier.core.canonical_json import JsonObject
-from ranvier.core.errors import Forbidden
+from ranvier.core.errors import Forbidden, ThreepidAuthFailed
 from ranvier.core.identifiers import UserID
 from ranvier.services.accounts.passwords import Passwords
 from ranvier.services.accounts.uia import (
@@ -45,7 +45,7 @@ class PasswordChange:
     ) -> None:
         """Set the password. With `logout_devices` every session but the requester's ends.
 
-        Raises: UiaRequired, WeakPassword, InvalidParam.
+        Raises: UiaRequired, WeakPassword, InvalidParam, ThreepidAuthFailed.
         """
         self._passwords.check_new(new_password)
         proofs = await self._uia.authorize(requester, "changePassword", auth, self._flows)
@@ -55,9 +55,11 @@ class PasswordChange:
 
 
 def proven_user(proofs: Proofs) -> UserID:
-    """Whose password was given, or whose address was proved."""
-    proof = proofs.get(PASSWORD) or proofs[EMAIL_IDENTITY]
-    return UserID(json.loads(proof)["user_id"])
+    """Whose password was given, or whose address was proved. Raises: ThreepidAuthFailed: it is to be a new user's."""
+    user_id = json.loads(proofs.get(PASSWORD) or proofs[EMAIL_IDENTITY]).get("user_id")
+    if user_id is None:
+        raise ThreepidAuthFailed("This address was not confirmed to set a new password.")
+    return UserID(user_id)
 
 
 def _change(

@@ -14,13 +14,26 @@ from ranvier.core.errors import (
     Forbidden,
     GuestAccessForbidden,
     MissingParam,
+    ThreepidAuthFailed,
 )
 from ranvier.core.identifiers import ServerName, UserID
 from ranvier.io.randomness import Randomness
-from ranvier.services.accounts.creation import AccountCreation, IsReserved, NewAccount, new_user_id
+from ranvier.services.accounts.creation import (
+    AccountCreation,
+    IsReserved,
+    NewAccount,
+    ProvenAddress,
+    new_user_id,
+)
 from ranvier.services.accounts.passwords import Passwords
 from ranvier.services.accounts.sessions import Session, SessionDrafts, SessionWish
-from ranvier.services.accounts.uia import DUMMY, REGISTRATION_TOKEN, Flow, UserInteractive
+from ranvier.services.accounts.uia import (
+    DUMMY,
+    EMAIL_IDENTITY,
+    REGISTRATION_TOKEN,
+    Flow,
+    UserInteractive,
+)
 from ranvier.store.tables.accounts import AccountKind
 
 LOCALPART_CHARS: Final = 12
@@ -34,10 +47,20 @@ class RegistrationPolicy(msgspec.Struct, frozen=True):
     mode: Literal["closed", "token", "open"]
     guests: bool
     is_reserved: IsReserved
+    email: Literal["impossible", "possible", "required"] = "impossible"  # to prove an address at registration
 
     @property
     def flows(self) -> tuple[Flow, ...]:
-        return ((REGISTRATION_TOKEN,),) if self.mode == "token" else ((DUMMY,),)
+        token: Flow = (REGISTRATION_TOKEN,) if self.mode == "token" else ()
+        # The address comes first: with the token, the flow without an address would be complete.
+        with_email, without = (EMAIL_IDENTITY, *token), token or (DUMMY,)
+        match self.email:
+            case "required":
+                return (with_email,)
+            case "possible":
+                return (without, with_email)
+            case "impossible":
+                return (without,)
 
 
 class RegistrationWish(SessionWish, frozen=True, kw_only=True):
@@ -72,7 +95,7 @@ class Registration:
         """Make an account of kind "user".
 
         Raises: Forbidden where registration is closed; UiaRequired; UserInUse, InvalidUsername,
-        ExclusiveNamespace, WeakPassword, MissingParam.
+        ExclusiveNamespace, WeakPassword, MissingParam; ThreepidAuthFailed, ThreepidInUse.
         """
         self._check_open()
         # These errors come before authentication, as the specification demands.
@@ -87,6 +110,7 @@ class Registration:
             user_id=user_id,
             password_hash=await self._passwords.hash(wish.password),
             registration_token=_shown_token(proofs.get(REGISTRATION_TOKEN)),
+            email=_proven_address(proofs.get(EMAIL_IDENTITY)),
         )
         await self._creation.create(account, session)
         return Session(user_id=user_id) if session is None else session.of(user_id)
@@ -125,3 +149,13 @@ class Registration:
 
 def _shown_token(proof: bytes | None) -> str | None:
     return None if proof is None else str(json.loads(proof)["token"])
+
+
+def _proven_address(proof: bytes | None) -> ProvenAddress | None:
+    """Raises: ThreepidAuthFailed: the address was proved to set a new password of the account that has it."""
+    if proof is None:
+        return None
+    try:
+        return msgspec.json.decode(proof, type=ProvenAddress)
+    except msgspec.ValidationError as error:
+        raise ThreepidAuthFailed("This address was not confirmed for a new account.") from error

@@ -8,7 +8,7 @@ import msgspec
 from ranvier.core.canonical_json import JsonObject, encode
 from ranvier.core.errors import MissingParam, ThreepidAuthFailed, Unauthorized
 from ranvier.io.clock import Clock
-from ranvier.services.accounts.email_validation import EMAIL, Credentials, validated_address
+from ranvier.services.accounts.email_validation import EMAIL, Credentials, Purpose, check_validated
 from ranvier.services.accounts.owners import Owners
 from ranvier.services.accounts.uia import (
     DUMMY,
@@ -65,7 +65,7 @@ class RegistrationTokenStage:
 
 
 class EmailStage:
-    """The address of the very user who asks, proved by a link in a mail."""
+    """An address, proved by a link in a mail: that of the very user who asks, or one for a new account."""
 
     type = EMAIL_IDENTITY
 
@@ -79,21 +79,25 @@ class EmailStage:
             credentials = msgspec.convert(shown, Credentials)
         except msgspec.ValidationError as error:
             raise MissingParam("auth: threepid_creds has a sid and a client_secret.") from error
-        account = await self._db.read(_find_owner, credentials, self._clock.now_ms())
+        address, account = await self._db.read(_find_proof, credentials, self._clock.now_ms())
+        if account is None:
+            return encode({"address": address, "sid": credentials.sid})
         if user_nid is not None and account.user_nid != user_nid:
             raise AnothersProof("This is another user's address.")
         check_unlocked(account)
         return encode({"user_id": account.user_id, "sid": credentials.sid})
 
 
-def _find_owner(txn: ReadTxn, credentials: Credentials, now_ms: int) -> Account:
-    """Raises: ThreepidAuthFailed."""
-    address = validated_address(txn, credentials, now_ms)
+def _find_proof(txn: ReadTxn, credentials: Credentials, now_ms: int) -> tuple[str, Account | None]:
+    """The address, and unless it is for a new account, whose it is. Raises: ThreepidAuthFailed."""
+    purpose, address = check_validated(txn, credentials, (Purpose.RESET, Purpose.REGISTER), now_ms)
+    if purpose is Purpose.REGISTER:
+        return address, None
     owner = find_threepid_owner(txn, EMAIL, address)
     account = None if owner is None else find_account(txn, owner)
     if account is None or account.deactivated_ms is not None:
         raise ThreepidAuthFailed("No account has this address.")
-    return account
+    return address, account
 
 
 def _text(auth: JsonObject, name: str) -> str:

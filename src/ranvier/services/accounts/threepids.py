@@ -8,7 +8,8 @@ import msgspec
 
 from ranvier.core.errors import ThreepidInUse
 from ranvier.io.clock import Clock
-from ranvier.services.accounts.email_validation import EMAIL, Credentials, validated_address
+from ranvier.services.accounts.email_validation import EMAIL, Credentials, Purpose, check_validated
+from ranvier.services.push.pushers import delete_mail_pushers
 from ranvier.services.requester import Requester
 from ranvier.store.database import Database, WriteTxn
 from ranvier.store.tables.threepid_validations import delete_validation
@@ -46,12 +47,18 @@ class Threepids:
         return [ClientThreepid(one.medium, one.address, one.validated_ms, one.added_ms) for one in found]
 
     async def delete(self, requester: Requester, medium: str, address: str) -> None:
-        """Forget an address, if the account has it."""
-        await self._db.write(delete_threepid, requester.user_nid, medium, address)
+        """Forget an address, if the account has it, and send no more mails there."""
+        await self._db.write(forget_address, requester.user_nid, medium, address)
+
+
+def forget_address(txn: WriteTxn, user_nid: int, medium: str, address: str) -> None:
+    """An address is not the user's any more."""
+    if delete_threepid(txn, user_nid, medium, address) and medium == EMAIL:
+        delete_mail_pushers(txn, user_nid, address)
 
 
 def _add(txn: WriteTxn, user_nid: int, credentials: Credentials, now_ms: int) -> None:
-    address = validated_address(txn, credentials, now_ms)
+    _, address = check_validated(txn, credentials, (Purpose.ADD,), now_ms)
     is_new = insert_threepid(txn, user_nid, Threepid(EMAIL, address, now_ms, now_ms))
     if not is_new and find_threepid_owner(txn, EMAIL, address) != user_nid:
         raise ThreepidInUse("This address belongs to an account already.")

@@ -31,3 +31,14 @@ def write_mail(recipient: str, server: ServerName, link: str, *, is_reset: bool)
         text=f"{wish}\n\n{link}\n\n{_OTHERWISE}\n",
         html=_HTML.render(wish=wish, link=link, otherwise=_OTHERWISE),
     )
+
+
+def write_unknown(recipient: str, server: ServerName) -> Mail:
+    """Somebody wants to set a new password where no account has the address. Only whoever owns it is told so."""
+    return Mail(
+        recipient=recipient,
+        subject=f"Your new password on {server}",
+        text=f"Somebody wants to set a new password on {server}, but no account there has this address.\n\n"
+        "Maybe your account has another one, or none: its password can be set by an administrator.\n\n"
+        f"{_OTHERWISE}\n",
+    )

@@ -20,6 +20,7 @@ from ranvier.services.accounts.profiles import (
     MAX_DISPLAYNAME_CHARS,
     PROPAGATION,
 )
+from ranvier.services.accounts.threepids import forget_address
 from ranvier.services.administration.people import check_local, get_account
 from ranvier.services.administration.users import ExternalId
 from ranvier.services.flows.deactivation import close_account
@@ -203,7 +204,7 @@ def _replace_threepids(txn: WriteTxn, account: Account, wished: list[ThreepidWis
     wanted = {(one.medium, _canonical(one)) for one in wished}
     held = {(one.medium, one.address) for one in threepids.list_threepids(txn, account.user_nid)}
     for medium, address in held - wanted:
-        threepids.delete_threepid(txn, account.user_nid, medium, address)
+        forget_address(txn, account.user_nid, medium, address)
     for medium, address in sorted(wanted - held):
         if not threepids.insert_threepid(txn, account.user_nid, Threepid(medium, address, now_ms, now_ms)):
             raise InvalidParam(f"Another user has the address {address}.")

@@ -96,7 +96,8 @@ class DelayedSending:
                 failure = encode(_told(error))
                 await self._db.write(finalise, delayed, self._clock.now_ms(), None, failure)
             except ServerFault as error:
-                log.warning("cannot send the delayed event %s yet: %s", delayed.delay_id, error)
+                # Not its delay id: whoever reads that may send it.
+                log.warning("cannot send the delayed event %d yet: %s", delayed.delay_nid, error)
             else:
                 await self._db.write(finalise, delayed, self._clock.now_ms(), event_id)
 

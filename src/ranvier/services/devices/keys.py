@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 import orjson
 
-from ranvier.core.canonical_json import JsonObject
+from ranvier.core.canonical_json import JsonObject, encode
 from ranvier.core.encryption_keys import SignaturesByUser, show_key
 from ranvier.core.identifiers import DeviceID, ServerName, UserID, server_of
 from ranvier.io.clock import Clock
@@ -249,4 +249,5 @@ def _add_verified(found: KeysFound, signer: UserID, verified: Mapping[UserID, Se
 
 
 def _raw(value: JsonObject) -> msgspec.Raw:
-    return msgspec.Raw(orjson.dumps(value))
+    # Canonical, for it takes every number that JSON has.
+    return msgspec.Raw(encode(value))

@@ -6,9 +6,7 @@ Spec: server-server API, "End-to-End Encryption", "Device Management".
 from collections.abc import Iterable
 from typing import Final
 
-import orjson
-
-from ranvier.core.canonical_json import JsonObject
+from ranvier.core.canonical_json import JsonObject, encode
 from ranvier.core.encryption_keys import parse_cross_signing_key
 from ranvier.core.errors import BadKey
 from ranvier.core.identifiers import UserID
@@ -27,7 +25,7 @@ def pack_device_keys(document: JsonObject | None, user_id: str, device_id: str) 
     """
     if document is None or document.get("user_id") != user_id or document.get("device_id") != device_id:
         return None
-    packed = orjson.dumps({name: value for name, value in document.items() if name != "unsigned"})
+    packed = encode({name: value for name, value in document.items() if name != "unsigned"})
     return packed if len(packed) <= MAX_KEY_BYTES else None
 
 

@@ -11,6 +11,8 @@ but not that they have come.
 Spec: server-server API, "Device Management".
 """
 
+from typing import Final
+
 from ranvier.core.federation.edus import DeviceListUpdate, SigningKeyUpdate
 from ranvier.core.identifiers import ServerName, UserID
 from ranvier.services.devices.remote_keys import cut_name, pack_cross_signing_keys, pack_device_keys
@@ -23,6 +25,7 @@ from ranvier.store.tables.cross_signing import (
 )
 from ranvier.store.tables.device_lists import (
     RemoteDevice,
+    count_remote_devices,
     delete_remote_device,
     find_remote_list,
     list_remote_devices,
@@ -32,6 +35,10 @@ from ranvier.store.tables.device_lists import (
     upsert_remote_device,
 )
 from ranvier.store.tables.interned import Interner, find_user_nids
+
+MAX_DEVICES: Final = 2_000
+"""Of one user, for updates to be applied. Longer lists are asked for whole, and so no longer than an answer may be:
+else they could grow without end."""
 
 
 class RemoteDeviceLists:
@@ -69,7 +76,7 @@ def _update(txn: WriteTxn, interner: Interner, edu: DeviceListUpdate) -> None:
         mark_stale(txn, nid)
     elif edu.deleted:
         delete_remote_device(txn, nid, edu.stream_id, edu.device_id)
-    elif keys is None and edu.keys is not None:
+    elif (keys is None and edu.keys is not None) or count_remote_devices(txn, nid) >= MAX_DEVICES:
         mark_stale(txn, nid)
     else:
         device = RemoteDevice(edu.device_id, cut_name(edu.device_display_name), keys)

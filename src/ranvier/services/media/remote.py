@@ -1,5 +1,6 @@
 """Media of other servers: fetched once for all who wait, kept as long as somebody looks at them."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Final, Protocol, TypeVar
 
@@ -21,6 +22,9 @@ from ranvier.store.tables.media_thumbnails import Shape, Thumbnail, insert_thumb
 T = TypeVar("T")
 
 MAX_THUMBNAIL_BYTES: Final = 16 * 1_048_576
+AT_ONCE: Final = 100
+"""Files that are fetched at a time; the others wait. Servers that give them slowly must not use up the connections
+by which we federate."""
 
 
 class Elsewhere(Protocol):
@@ -52,6 +56,7 @@ class RemoteMedia:
         self._clock = clock
         self._limits = limits
         self._flights: Flights[tuple[str, str], Medium] = Flights()
+        self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def fetch(self, server: ServerName, media_id: str, timeout_ms: int) -> Medium:
         return await self._flights.fly((server, media_id), lambda: self._fetch(server, media_id, timeout_ms))
@@ -98,7 +103,8 @@ class RemoteMedia:
 
     async def _take(self, file: RemoteFile, keep: Take[T]) -> T:
         try:
-            return await self._files.take(file, keep)
+            async with self._slots:
+                return await self._files.take(file, keep)
         except BlobTooLarge as error:
             raise RemoteMediaTooLarge(f"This media has more than {file.max_bytes} bytes.") from error
 

@@ -3,6 +3,7 @@
 Spec: client-server API, "Thumbnails".
 """
 
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -25,6 +26,10 @@ from ranvier.store.tables.media_thumbnails import Shape, Thumbnail, find_thumbna
 
 MAX_SOURCE_BYTES: Final = 64 * 1_048_576
 """Of a file that is decoded."""
+
+REFUSED_S: Final = 600.0
+"""So long a picture that could not be decoded is not tried again: failing may take as long as it is let."""
+MAX_REFUSED: Final = 10_000
 
 _MAY_MOVE: Final = frozenset({"image/gif", "image/webp", "image/png", "image/apng", "image/avif"})
 
@@ -57,6 +62,8 @@ class Thumbnails:
         self._elsewhere = elsewhere
         self._clock = clock
         self._flights: Flights[tuple[int, str, Shape], Thumbnail] = Flights()
+        # (server_nid, media_id, is_animated) -> until when, from how many pixels on, and why; the oldest first.
+        self._refused: OrderedDict[tuple[int, str, bool], tuple[float, int, NoPicture]] = OrderedDict()
 
     async def get(self, server: ServerName, media_id: str, wanted: Wanted, wish: Wish) -> Content:
         """A thumbnail at least as large as what is wanted, if the picture is.
@@ -90,13 +97,25 @@ class Thumbnails:
             raise NoPicture("it does not say that it is one")
         if medium.size_bytes > MAX_SOURCE_BYTES:
             raise PictureTooLarge(f"it has {medium.size_bytes} bytes")
+        key = (medium.server_nid, medium.media_id, shape.is_animated)
+        pixels = shape.width * shape.height
+        until_s, least, known = self._refused.get(key, (0.0, 0, None))
+        if known is not None and self._clock.monotonic() < until_s and pixels >= least:
+            raise type(known)(*known.args)
         source = await self._downloads.open(medium.blob_hash or b"", medium.size_bytes, "", None)
-        return await self._pictures.make_thumbnail(
-            Source(source.size_bytes, source.read()),
-            (shape.width, shape.height),
-            crop=shape.method == "crop",
-            animated=shape.is_animated,
-        )
+        try:
+            return await self._pictures.make_thumbnail(
+                Source(source.size_bytes, source.read()),
+                (shape.width, shape.height),
+                crop=shape.method == "crop",
+                animated=shape.is_animated,
+            )
+        except NoPicture as refusal:
+            self._refused[key] = (self._clock.monotonic() + REFUSED_S, pixels, refusal)
+            self._refused.move_to_end(key)
+            if len(self._refused) > MAX_REFUSED:
+                self._refused.popitem(last=False)
+            raise
 
     async def _keep(self, medium: Medium, shape: Shape, picture: Picture, encoded: bytes) -> Thumbnail:
         def record(txn: WriteTxn, content: StoredContent) -> Thumbnail:

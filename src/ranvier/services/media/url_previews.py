@@ -76,7 +76,7 @@ class UrlPreviews:
             async with self._slots, self._clock.timeout(DEADLINE_S):
                 properties = await self._read(url)
         except (RemoteFault, BadUrl, NoPicture, TimeoutError, OSError) as error:
-            log.info("no preview of %s: %s", url[:200], error)
+            log.info("no preview of %s: %s", _shown(url), error)
             raise BadGateway("There is no preview of this page.") from error
         preview = orjson.dumps(properties)
         now_ms = self._clock.now_ms()
@@ -105,8 +105,13 @@ class UrlPreviews:
             async with self._web.open(url, _ACCEPT_IMAGE) as file:
                 return await self._images.keep(file) or {}
         except (RemoteFault, BadUrl) as error:
-            log.info("no picture from %s: %s", url[:200], error)
+            log.info("no picture from %s: %s", _shown(url), error)
             return {}
+
+
+def _shown(url: str) -> str:
+    """For a log: without the query, which may hold a secret that people sent each other."""
+    return url.partition("?")[0][:200]
 
 
 async def _whole(body: bytes) -> AsyncIterator[bytes]:

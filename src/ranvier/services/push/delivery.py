@@ -1,4 +1,4 @@
-"""The worker that tells push gateways. It follows the rooms of users who have pushers.
+"""The worker that tells push gateways, and by mail. It follows the rooms of users who have pushers.
 
 Each pusher has at most one delivery under way, so its notifications go out in order; a claim in its row keeps
 other processes away meanwhile. What was delivered is noted after each few notifications: after a crash some go
@@ -10,13 +10,12 @@ Spec: client-server API, "Push Notifications"; push gateway API, "Homeserver beh
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from ranvier.io.clock import Clock
-from ranvier.io.ports import HttpClient, RemoteFault
-from ranvier.services.push.gateway import Notice, build_notification, send_notification
 from ranvier.services.push.notices import Notices, read_notices
+from ranvier.services.push.telling import Teller
 from ranvier.store.database import Database, Hint, Kind, WriteTxn
 from ranvier.store.tables import pushers
 from ranvier.store.tables.interned import Interner
@@ -49,18 +48,19 @@ class PushDelivery:
         db: Database,
         interner: Interner,
         clock: Clock,
-        client: HttpClient,
+        tellers: Mapping[str, Teller],
     ) -> None:
+        """`tellers`: by kind of pusher. Pushers of other kinds wait until there is one."""
         self._db = db
         self._interner = interner
         self._clock = clock
-        self._client = client
+        self._tellers = tellers
         self._news = _News()
         self._pushers: defaultdict[int, set[int]] = defaultdict(set)  # user_nid -> pusher_nids
         self._retries: dict[int, int] = {}  # pusher_nid -> when to try again, ms
+        self._waiting: set[int] = set()  # those of _retries for which more news changes nothing
         self._under_way: set[int] = set()
         self._again: set[int] = set()  # something came while a delivery was under way
-        self._badges: dict[int, int] = {}  # pusher_nid -> the unread count that was told last
         self._slots = asyncio.Semaphore(MAX_DELIVERIES)
         db.subscribe(self._news.hear)
 
@@ -101,7 +101,7 @@ class PushDelivery:
             due |= await self._read_changed(news.users)
         if self._pushers:
             if news.rooms:
-                due |= await self._db.read(pushers.list_pushers_in_rooms, news.rooms)
+                due |= await self._db.read(pushers.list_pushers_in_rooms, news.rooms) - self._waiting
             due.update(nid for user in news.readers for nid in self._pushers.get(user, ()))
         now_ms = self._clock.now_ms()
         for pusher_nid in [nid for nid, retry_ms in self._retries.items() if retry_ms <= now_ms]:
@@ -129,7 +129,7 @@ class PushDelivery:
         self._news.users_with_pushers = self._pushers.keys()
 
     async def _deliver_all(self, pusher_nid: int) -> None:
-        """Deliver until there is nothing left, or the gateway fails."""
+        """Deliver until there is nothing left to tell now, or it fails."""
         try:
             async with self._slots:
                 while await self._deliver_some(pusher_nid) or pusher_nid in self._again:
@@ -140,43 +140,52 @@ class PushDelivery:
 
     async def _deliver_some(self, pusher_nid: int) -> bool:
         """Deliver a batch; whether there may be more."""
+        self._waiting.discard(pusher_nid)
         now_ms = self._clock.now_ms()
         found = await self._db.read(read_notices, self._interner, pusher_nid, now_ms)
-        if found is None or not (found.notices or self._is_badge_old(found)):
+        teller = None if found is None else self._tellers.get(found.pusher.keys.kind)
+        if found is None or teller is None:
+            return False
+        due_ms = teller.when(found, now_ms)
+        if due_ms is None:
+            return await self._skip(found)
+        if due_ms > now_ms:
+            await self._put_off(found.pusher, due_ms)
             return False
         pusher = found.pusher
         if not await self._db.write(pushers.claim_pusher, pusher, now_ms, now_ms + CLAIM_MS):
-            self._retries[pusher_nid] = max(pusher.retry_ms, now_ms + MIN_RETRY_MS)
+            self._try_at(pusher_nid, max(pusher.retry_ms, now_ms + MIN_RETRY_MS))
             return False
-        pushed_nid = pusher.pushed_nid
-        try:
-            for notice in found.notices:
-                if not await self._send(pusher, notice, found.unread):
-                    return False
-                pushed_nid = notice.event_nid
-            if self._is_badge_old(found) and not await self._send(pusher, None, found.unread):
-                return False
-        except RemoteFault as fault:
-            await self._note_failure(pusher, pushed_nid, str(fault))
+        told = await teller.tell(found)
+        if told.is_rejected:
+            keys = pusher.keys
+            await self._db.write(pushers.delete_pusher, pusher.user_nid, keys.app_id, keys.pushkey)
             return False
-        await self._db.write(pushers.note_pushed, pusher_nid, found.up_to)
+        if told.fault is not None:
+            await self._note_failure(pusher, told.pushed_nid, told.fault)
+            return False
+        await self._db.write(
+            pushers.note_told, pusher_nid, told.pushed_nid, self._clock.now_ms(), told.gap_ms
+        )
         return found.is_cut
 
-    def _is_badge_old(self, found: Notices) -> bool:
-        """Whether the device shows another count than the true one. What it shows after a restart of ours is
-        not known, and not worth waking it."""
-        return self._badges.get(found.pusher.pusher_nid, found.unread) != found.unread
+    async def _skip(self, found: Notices) -> bool:
+        """Nothing here is worth telling; whether there may be more behind it."""
+        pusher = found.pusher
+        if found.is_cut or pusher.due_ms is not None:
+            await self._db.write(pushers.note_pushed, pusher.pusher_nid, found.up_to)
+        return found.is_cut
 
-    async def _send(self, pusher: Pusher, notice: Notice | None, unread: int) -> bool:
-        """False: the gateway rejected the pusher, which is gone now. Raises: RemoteFault."""
-        is_taken = await send_notification(self._client, pusher, build_notification(pusher, notice, unread))
-        if is_taken:
-            self._badges[pusher.pusher_nid] = unread
-            return True
-        keys = pusher.keys
-        self._badges.pop(pusher.pusher_nid, None)
-        await self._db.write(pushers.delete_pusher, pusher.user_nid, keys.app_id, keys.pushkey)
-        return False
+    async def _put_off(self, pusher: Pusher, due_ms: int) -> None:
+        """Noted in the database, so that a restart changes nothing."""
+        if pusher.due_ms is None:
+            await self._db.write(pushers.schedule_push, pusher.pusher_nid, due_ms)
+        self._try_at(pusher.pusher_nid, due_ms)
+        self._waiting.add(pusher.pusher_nid)
+
+    def _try_at(self, pusher_nid: int, at_ms: int) -> None:
+        self._retries[pusher_nid] = at_ms
+        self._news.came.set()  # who waits does not know of it yet
 
     async def _note_failure(self, pusher: Pusher, pushed_nid: int, reason: str) -> None:
         """Wait as long again as the gateway has been failing: twice as long each time."""
@@ -187,7 +196,7 @@ class PushDelivery:
         retry_ms = now_ms + min(MAX_RETRY_MS, max(MIN_RETRY_MS, failing_ms))
         log.info("pusher %d failed: %s", pusher.pusher_nid, reason)
         await self._db.write(_note_failed, pusher, pushed_nid, now_ms, retry_ms)
-        self._retries[pusher.pusher_nid] = retry_ms
+        self._try_at(pusher.pusher_nid, retry_ms)
 
 
 class _News:

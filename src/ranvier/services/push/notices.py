@@ -10,6 +10,7 @@ from ranvier.core.identifiers import RoomID, UserID
 from ranvier.core.push.rules import outcome_of
 from ranvier.services.push.audience import read_names
 from ranvier.services.push.gateway import Notice
+from ranvier.services.push.pushers import EMAIL, HTTP
 from ranvier.store.database import ReadTxn
 from ranvier.store.tables import notifications, pushers, rooms
 from ranvier.store.tables.events import EventRecord, list_events
@@ -21,8 +22,8 @@ from ranvier.store.tables.rooms import RoomSummary
 MAX_NOTICES: Final = 20
 """In one go."""
 
-MAX_AGE_MS: Final = 86_400_000
-"""What a gateway did not take within a day is no news any more."""
+MAX_AGE_MS: Final[Mapping[str, int]] = {HTTP: 86_400_000, EMAIL: 7 * 86_400_000}
+"""What a gateway did not take within a day is no news any more. Mails wait for long by themselves."""
 
 
 class Notices(msgspec.Struct, frozen=True):
@@ -33,6 +34,7 @@ class Notices(msgspec.Struct, frozen=True):
     unread: int
     up_to: int  # all up to here is among `notices`, or not worth telling
     is_cut: bool  # there is more behind it
+    position: int  # when this was read
 
 
 class _Stored(msgspec.Struct):
@@ -48,12 +50,13 @@ def read_notices(txn: ReadTxn, interner: Interner, pusher_nid: int, now_ms: int)
     pusher = pushers.find_pusher(txn, pusher_nid)
     if pusher is None:
         return None
+    oldest_ms = now_ms - MAX_AGE_MS[pusher.keys.kind]
     found = notifications.list_to_push(txn, pusher.user_nid, pusher.pushed_nid, txn.position, MAX_NOTICES)
     records = list_events(txn, [one.event_nid for one in found if not one.is_read])
     news = [
         (one, records[one.event_nid])
         for one in found
-        if one.event_nid in records and _is_news(records[one.event_nid], now_ms)
+        if one.event_nid in records and _is_news(records[one.event_nid], oldest_ms)
     ]
     is_cut = len(found) == MAX_NOTICES
     return Notices(
@@ -62,11 +65,12 @@ def read_notices(txn: ReadTxn, interner: Interner, pusher_nid: int, now_ms: int)
         notifications.count_unread(txn, pusher.user_nid),
         found[-1].event_nid if is_cut else txn.position,
         is_cut,
+        txn.position,
     )
 
 
-def _is_news(record: EventRecord, now_ms: int) -> bool:
-    return record.redacted_by is None and record.origin_server_ts > now_ms - MAX_AGE_MS
+def _is_news(record: EventRecord, oldest_ms: int) -> bool:
+    return record.redacted_by is None and record.origin_server_ts > oldest_ms
 
 
 def _describe(

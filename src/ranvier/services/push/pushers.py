@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ranvier.core.canonical_json import JsonObject
-from ranvier.core.errors import BadJsonValue, InvalidParam, MissingParam
+from ranvier.core.errors import BadJsonValue, InvalidParam, MissingParam, ThreepidNotFound
 from ranvier.io.clock import Clock
 from ranvier.services.requester import Requester
 from ranvier.store.database import Database, WriteTxn
@@ -21,8 +21,10 @@ from ranvier.store.tables.pushers import (
     list_pushers,
     set_pusher,
 )
+from ranvier.store.tables.threepids import find_threepid_owner
 
 HTTP: Final = "http"
+EMAIL: Final = "email"
 
 GATEWAY_PATH: Final = "/_matrix/push/v1/notify"
 
@@ -73,13 +75,12 @@ def _parse_keys(body: Mapping[str, Any], pusher_id: PusherId) -> PusherKeys:
     if missing:
         raise MissingParam(f"Missing parameters: {', '.join(missing)}.")
     kind, data = body["kind"], body["data"]
-    if kind == "email":
-        raise InvalidParam("This server tells of no events by mail: there are no pushers of kind email.")
-    if kind != HTTP:
-        raise InvalidParam("The kind of a pusher is http, or null to delete it.")
+    if kind not in (HTTP, EMAIL):
+        raise InvalidParam("The kind of a pusher is http or email, or null to delete it.")
     if not isinstance(data, dict):
         raise BadJsonValue("data is an object.")
-    _check_url(data.get("url"))
+    if kind == HTTP:
+        _check_url(data.get("url"))
     encoded = msgspec.json.encode(data)
     if len(encoded) > MAX_DATA_BYTES:
         raise InvalidParam(f"data has at most {MAX_DATA_BYTES} bytes.")
@@ -125,29 +126,47 @@ def _check_url(url: object) -> None:
 class Pushers:
     """The pushers of users."""
 
-    def __init__(self, db: Database, clock: Clock) -> None:
+    def __init__(self, db: Database, clock: Clock, *, sends_mail: bool = False) -> None:
         self._db = db
         self._clock = clock
+        self._sends_mail = sends_mail
 
     async def list_of(self, requester: Requester) -> list[JsonObject]:
         """The user's pushers as clients see them."""
         return [_shown(pusher) for pusher in await self._db.read(list_pushers, requester.user_nid)]
 
     async def set(self, requester: Requester, wish: PusherWish) -> None:
-        """Add, replace or delete a pusher. Raises: InvalidParam when the user has too many."""
+        """Add, replace or delete a pusher.
+
+        Raises: InvalidParam when the user has too many, or no mail is sent here; ThreepidNotFound: the pushkey of
+        one of kind email is no address of the user.
+        """
         if wish.keys is None:
             pusher_id = wish.pusher_id
             await self._db.write(delete_pusher, requester.user_nid, pusher_id.app_id, pusher_id.pushkey)
+        elif wish.keys.kind == EMAIL and not self._sends_mail:
+            raise InvalidParam("This server sends no mail: there are no pushers of kind email.")
         else:
             await self._db.write(_set, requester, wish.keys, self._clock.now_ms(), append=wish.append)
 
 
 def _set(txn: WriteTxn, requester: Requester, keys: PusherKeys, now_ms: int, *, append: bool) -> None:
+    # Nobody can have mails sent to somebody else.
+    if keys.kind == EMAIL and find_threepid_owner(txn, EMAIL, keys.pushkey.casefold()) != requester.user_nid:
+        raise ThreepidNotFound("This is no address of yours. Add it to your account first.")
     others: Sequence[Pusher] = list_pushers(txn, requester.user_nid)
     is_new = all((one.keys.app_id, one.keys.pushkey) != (keys.app_id, keys.pushkey) for one in others)
     if is_new and len(others) >= MAX_PUSHERS:
         raise InvalidParam(f"You have {MAX_PUSHERS} pushers already.")
     set_pusher(txn, requester.user_nid, requester.device_nid, keys, now_ms, append=append)
+
+
+def delete_mail_pushers(txn: WriteTxn, user_nid: int, address: str) -> None:
+    """The address is not the user's any more: what is told there ends."""
+    for pusher in list_pushers(txn, user_nid):
+        keys = pusher.keys
+        if keys.kind == EMAIL and keys.pushkey.casefold() == address:
+            delete_pusher(txn, user_nid, keys.app_id, keys.pushkey)
 
 
 def _shown(pusher: Pusher) -> JsonObject:

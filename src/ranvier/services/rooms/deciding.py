@@ -43,6 +43,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     changes: Changes = {}  # of the room's state now
     behind: Collection[EventID] = ()  # what is no extremity any more
     is_behind: bool = False  # itself no extremity: it comes late
+    lacking: Collection[
+        EventID
+    ] = ()  # what is not here and what events cite that it cites and that were not accepted
     redacts_target: bool = False
     redacted_by: int | None = None
 
@@ -294,7 +297,13 @@ class _Deciding:
         now = self._states.merge(list(heads.values()))
         changes = self._states.difference(self._now, now)
         self._heads, self._now = heads, now
-        return msgspec.structs.replace(decision, changes=changes, behind=behind, is_behind=bool(above))
+        return msgspec.structs.replace(
+            decision,
+            changes=changes,
+            behind=behind,
+            is_behind=bool(above),
+            lacking=self._list_lacking(pdu) if is_accepted else (),
+        )
 
     def _list_above(self, late: Pdu) -> list[Pdu]:
         """Events of the timeline that cite one which comes late, and that what follows from it agrees with.
@@ -306,14 +315,47 @@ class _Deciding:
         above: list[Pdu] = []
         for record in events.list_events(self._txn, nids).values():
             pdu = self._read(record)
-            self._load(pdu.prev_events)
-            views = [self._find_after(event_id) for event_id in pdu.prev_events]
-            known = [view for view in views if view is not None]
-            if record.state_root is None or len(known) < len(views):
-                continue
-            if not self._states.difference(StateView(record.state_root), self._states.merge(known)):
+            self._facts.records[pdu.event_id] = record
+            # It cites the late one itself, or what it cites does and was not accepted.
+            citing = [one for one in self._walk_unaccepted(pdu) if late.event_id in one.prev_events]
+            if citing and all(self._agrees(one) for one in citing):
                 above.append(pdu)
         return above
+
+    def _agrees(self, pdu: Pdu) -> bool:
+        """Whether what was before an event of the room's graph is what follows from the events that it cites."""
+        if (decided := self._decided.get(pdu.event_id)) is not None:
+            before = decided.before
+        else:
+            root = self._facts.records[pdu.event_id].state_root
+            before = None if root is None else StateView(root)
+        self._load(pdu.prev_events)
+        views = [self._find_after(event_id) for event_id in pdu.prev_events]
+        known = [view for view in views if view is not None]
+        if before is None or len(known) < len(views):
+            return False
+        return not self._states.difference(before, self._states.merge(known))
+
+    def _list_lacking(self, pdu: Pdu) -> list[EventID]:
+        """What is not here behind those events that one cites and that were not accepted. When it comes, it is behind
+        the event, though that does not cite it. Cost: nothing where all were accepted; else 1 query for each step."""
+        behind = list(self._walk_unaccepted(pdu))[1:]
+        self._load([event_id for one in behind for event_id in one.prev_events])
+        cited = {event_id: None for one in behind for event_id in one.prev_events}
+        return [event_id for event_id in cited if self._find_after(event_id) is None]
+
+    def _walk_unaccepted(self, pdu: Pdu) -> Iterable[Pdu]:
+        """An event, and those behind it that only events lead to that were not accepted, themselves included."""
+        seen = {pdu.event_id}
+        steps = [pdu]
+        for _ in range(MAX_UNACCEPTED):
+            yield from steps
+            latest = {one: None for step in steps for one in step.prev_events if one not in seen}
+            seen |= latest.keys()
+            self._load(latest)
+            steps = [one for event_id in latest if (one := self._find_unaccepted(event_id)) is not None]
+            if not steps:
+                return
 
     def _list_behind(self, pdus: Iterable[Pdu]) -> list[EventID]:
         """The prev_events, and what is behind those of them that were not accepted. What is behind an accepted
@@ -408,6 +450,7 @@ def prepare(nodes: PendingNodes, one: Decision, changes: StateChanges) -> Prepar
         changes=changes,
         behind=one.behind,
         is_behind=one.is_behind,
+        lacking=one.lacking,
         redacts_target=one.redacts_target,
         redacted_by=one.redacted_by,
     )

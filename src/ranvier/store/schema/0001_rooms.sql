@@ -165,6 +165,14 @@ CREATE TABLE auth_edges (
 ) {without_rowid};
 CREATE INDEX auth_edges_reverse ON auth_edges (auth_nid, event_nid);
 
+-- Edges that wait: state events came before what they cite, as invites to rooms elsewhere do.
+CREATE TABLE auth_gaps (
+    missing_event_id {text} NOT NULL,
+    event_nid {int} NOT NULL, -- who cites it
+    PRIMARY KEY (missing_event_id, event_nid)
+) {without_rowid};
+CREATE INDEX auth_gaps_by_event ON auth_gaps (event_nid);
+
 -- Annotations, edits, threads, references. One row for each event that relates to another.
 CREATE TABLE relations (
     room_nid {int} NOT NULL,

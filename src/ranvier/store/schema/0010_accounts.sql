@@ -94,6 +94,7 @@ CREATE TABLE threepid_validations (
     client_secret {text} NOT NULL,
     medium {text} NOT NULL,
     address {text} NOT NULL,
+    purpose {text} NOT NULL, -- what the mail said that the address is proved for
     token_hash {bytes} NOT NULL,
     send_attempt {int} NOT NULL,
     next_link {text},

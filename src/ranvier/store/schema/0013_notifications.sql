@@ -23,6 +23,9 @@ CREATE TABLE pushers (
     pushed_nid {int} NOT NULL, -- events up to this one are dealt with
     failing_since_ms {int}, -- null: the last delivery went well
     retry_ms {int} NOT NULL DEFAULT 0, -- do not try before
+    due_ms {int}, -- when to tell what is new, where that waits; null: nothing does
+    told_ms {int}, -- when the user was told last; null: never
+    gap_ms {int} NOT NULL DEFAULT 0, -- for how long not to tell again, as long as nothing is read
     UNIQUE (app_id, pushkey, user_nid)
 );
 CREATE INDEX pushers_by_user ON pushers (user_nid);

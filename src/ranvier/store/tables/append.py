@@ -16,6 +16,7 @@ from ranvier.core.errors import BadIdentifier
 from ranvier.core.identifiers import StateKey, UserID, parse_user_id
 from ranvier.store.database import Conflict, Kind, WriteTxn
 from ranvier.store.tables import (
+    auth_gaps,
     client_transactions,
     edges,
     memberships,
@@ -207,6 +208,7 @@ def _write_edges(context: Context, news: Sequence[Placed]) -> None:
             if auth_id in known and known[auth_id].room_nid == room_nid
         ),
     )
+    _write_auth_gaps(context, news)
     arrived = [
         one.prepared.pdu.event_id
         for one in news
@@ -221,10 +223,31 @@ def _write_edges(context: Context, news: Sequence[Placed]) -> None:
             edges.Gap(prev_id, one.event_nid, one.room_order)
             for one in news
             if one.room_order is not None and (is_entrance or not is_on_head(one.prepared))
-            for prev_id in one.prepared.pdu.prev_events
+            for prev_id in (*one.prepared.pdu.prev_events, *one.prepared.lacking)
             if prev_id not in known or known[prev_id].status.is_outlier
         ],
     )
+
+
+def _write_auth_gaps(context: Context, news: Sequence[Placed]) -> None:
+    """What is cited and not here to authorize an event; and what waited for these events to do so."""
+    # What others made on what we sent comes after that, and what was here before has its edges.
+    new = [
+        one for one in news if one.prepared.pdu.is_state and not one.is_known and not one.prepared.is_local
+    ]
+    if not new:
+        return
+    auth_gaps.insert_auth_gaps(
+        context.txn,
+        (
+            (auth_id, one.event_nid)
+            for one in new
+            for auth_id in one.prepared.pdu.auth_events
+            if auth_id not in context.known
+        ),
+    )
+    arrived = {one.prepared.pdu.event_id: one.event_nid for one in new}
+    auth_gaps.close_auth_gaps(context.txn, context.batch.room_nid, arrived)
 
 
 def _write_consequences(context: Context, news: Sequence[Placed]) -> None:

@@ -149,6 +149,7 @@ _FORGET: Final = (
     "DELETE FROM cross_signing_keys WHERE user_nid IN (:user_nids[])",
     "DELETE FROM remote_device_lists WHERE user_nid IN (:user_nids[])",
 )
+_COUNT_REMOTE_DEVICES: Final = "SELECT COUNT(*) FROM remote_devices WHERE user_nid = :user_nid"
 _REMOTE_DEVICES: Final = """
     SELECT user_nid, device_id, display_name, keys FROM remote_devices
     WHERE user_nid IN (:user_nids[]) ORDER BY user_nid, device_id
@@ -329,6 +330,12 @@ def list_remote_devices(txn: ReadTxn, user_nids: Collection[int]) -> dict[int, l
         for user_nid, *rest in txn.all(_REMOTE_DEVICES, user_nids=batch):
             found[user_nid].append(RemoteDevice(*rest))
     return found
+
+
+def count_remote_devices(txn: ReadTxn, user_nid: int) -> int:
+    """How many devices a remote user has, as far as heard."""
+    count: int = txn.value(_COUNT_REMOTE_DEVICES, user_nid=user_nid)
+    return count
 
 
 def _set_version(txn: WriteTxn, user_nid: int) -> int:

@@ -82,6 +82,7 @@ def build_context(txn: WriteTxn, interner: Interner, nodes: PendingNodes, batch:
         ):
             event_ids.update(pdu.prev_events)
             event_ids.update(event.behind)
+            event_ids.update(event.lacking)
         if pdu.state_key is not None:
             slots.add((pdu.type, pdu.state_key))
             event_ids.update(pdu.auth_events)

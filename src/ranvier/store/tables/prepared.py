@@ -48,6 +48,8 @@ class PreparedEvent(msgspec.Struct, frozen=True, kw_only=True):
     behind: Collection[EventID] = ()
     # An ACCEPTED event that is none itself: what follows it came before it.
     is_behind: bool = False
+    # ACCEPTED events: what is not here behind what they cite and was not accepted; gaps of the timeline, too.
+    lacking: Collection[EventID] = ()
     # A redaction that its room's rules allow to take effect now, on the event `pdu.redacts`.
     redacts_target: bool = False
     # The redaction that was waiting for this event, and that may take effect on it.

@@ -59,6 +59,7 @@ _OF_EVENTS: Final = (
     ("redacted_originals", "event_nid"),
     ("auth_edges", "event_nid"),
     ("auth_edges", "auth_nid"),
+    ("auth_gaps", "event_nid"),
     ("stripped_states", "event_nid"),
     ("relations", "event_nid"),
     ("client_transactions", "event_nid"),

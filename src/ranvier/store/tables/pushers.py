@@ -38,15 +38,19 @@ class Pusher(msgspec.Struct, frozen=True):
     pushed_nid: int  # events up to this one are dealt with
     failing_since_ms: int | None  # None: the last delivery went well
     retry_ms: int
+    due_ms: int | None  # when to tell what is new, where that waits; None: nothing does
+    told_ms: int | None  # when the user was told last
+    gap_ms: int  # for how long not to tell again, as long as nothing is read
     keys: PusherKeys
 
 
 _COLUMNS: Final = """pusher_nid, user_nid, device_nid, created_ms, pushed_nid, failing_since_ms, retry_ms,
-    kind, app_id, pushkey, app_display_name, device_display_name, profile_tag, lang, data, is_enabled"""
+    due_ms, told_ms, gap_ms, kind, app_id, pushkey, app_display_name, device_display_name, profile_tag, lang, data,
+    is_enabled"""
 _SET: Final = f"""
     INSERT INTO pushers ({_COLUMNS})
-    VALUES (:pusher_nid, :user_nid, :device_nid, :created_ms, :pusher_nid, NULL, 0, :kind, :app_id, :pushkey,
-        :app_display_name, :device_display_name, :profile_tag, :lang, :data, :is_enabled)
+    VALUES (:pusher_nid, :user_nid, :device_nid, :created_ms, :pusher_nid, NULL, 0, NULL, NULL, 0, :kind, :app_id,
+        :pushkey, :app_display_name, :device_display_name, :profile_tag, :lang, :data, :is_enabled)
     ON CONFLICT (app_id, pushkey, user_nid) DO UPDATE SET device_nid = excluded.device_nid, kind =
         excluded.kind,
         app_display_name = excluded.app_display_name, device_display_name = excluded.device_display_name,
@@ -73,7 +77,7 @@ _LIST_ALL: Final = (
     f"SELECT {_COLUMNS} FROM pushers WHERE pusher_nid > :after ORDER BY pusher_nid LIMIT :limit"  # noqa: S608
 )
 _SUCCEED: Final = """
-    UPDATE pushers SET pushed_nid = :pushed_nid, failing_since_ms = NULL, retry_ms = 0
+    UPDATE pushers SET pushed_nid = :pushed_nid, failing_since_ms = NULL, retry_ms = 0, due_ms = NULL
     WHERE pusher_nid = :pusher_nid AND pushed_nid <= :pushed_nid
 """
 _CLAIM: Final = """
@@ -81,6 +85,8 @@ _CLAIM: Final = """
     WHERE pusher_nid = :pusher_nid AND pushed_nid = :pushed_nid AND retry_ms <= :now_ms AND is_enabled = 1
     RETURNING pusher_nid
 """
+_TELL: Final = "UPDATE pushers SET told_ms = :now_ms, gap_ms = :gap_ms WHERE pusher_nid = :pusher_nid"
+_SCHEDULE: Final = "UPDATE pushers SET due_ms = COALESCE(due_ms, :due_ms) WHERE pusher_nid = :pusher_nid"
 _FAIL: Final = """
     UPDATE pushers SET failing_since_ms = COALESCE(failing_since_ms, :now_ms), retry_ms = :retry_ms
     WHERE pusher_nid = :pusher_nid
@@ -155,6 +161,17 @@ def note_pushed(txn: WriteTxn, pusher_nid: int, pushed_nid: int) -> None:
     txn.execute(_SUCCEED, pusher_nid=pusher_nid, pushed_nid=pushed_nid)
 
 
+def note_told(txn: WriteTxn, pusher_nid: int, pushed_nid: int, now_ms: int, gap_ms: int) -> None:
+    """The user was told of all up to `pushed_nid`, and is not to be told again for `gap_ms`."""
+    note_pushed(txn, pusher_nid, pushed_nid)
+    txn.execute(_TELL, pusher_nid=pusher_nid, now_ms=now_ms, gap_ms=gap_ms)
+
+
+def schedule_push(txn: WriteTxn, pusher_nid: int, due_ms: int) -> None:
+    """There is something new, of which to tell later; at an earlier set time if there is one."""
+    txn.execute(_SCHEDULE, pusher_nid=pusher_nid, due_ms=due_ms)
+
+
 def claim_pusher(txn: WriteTxn, pusher: Pusher, now_ms: int, until_ms: int) -> bool:
     """Take a pusher that is due and as far as it was read: until then no process but the caller's delivers to
     it. False: another process has it or was quicker, or its gateway failed and is not to be tried yet."""
@@ -168,7 +185,7 @@ def note_push_failed(txn: WriteTxn, pusher_nid: int, now_ms: int, retry_ms: int)
 
 
 def _pusher(row: Row) -> Pusher:
-    kind, app_id, pushkey, app_name, device_name, profile_tag, lang, data, is_enabled = row[7:]
+    kind, app_id, pushkey, app_name, device_name, profile_tag, lang, data, is_enabled = row[10:]
     keys = PusherKeys(
         kind=kind,
         app_id=app_id,
@@ -180,5 +197,19 @@ def _pusher(row: Row) -> Pusher:
         data=data,
         is_enabled=bool(is_enabled),
     )
-    nid, user_nid, device_nid, created_ms, pushed_nid, failing_since_ms, retry_ms = row[:7]
-    return Pusher(nid, user_nid, device_nid, created_ms, pushed_nid, failing_since_ms, retry_ms, keys)
+    nid, user_nid, device_nid, created_ms, pushed_nid, failing_since_ms, retry_ms, due_ms, told_ms, gap_ms = (
+        row[:10]
+    )
+    return Pusher(
+        nid,
+        user_nid,
+        device_nid,
+        created_ms,
+        pushed_nid,
+        failing_since_ms,
+        retry_ms,
+        due_ms,
+        told_ms,
+        gap_ms,
+        keys,
+    )

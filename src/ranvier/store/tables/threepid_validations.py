@@ -16,6 +16,7 @@ class Validation(msgspec.Struct, frozen=True):
     client_secret: str
     medium: str
     address: str
+    purpose: str
     token_hash: bytes
     send_attempt: int
     next_link: str | None
@@ -25,7 +26,8 @@ class Validation(msgspec.Struct, frozen=True):
 
 
 _SELECT: Final = """
-    SELECT sid, client_secret, medium, address, token_hash, send_attempt, next_link, tries, validated_ms, expires_ms
+    SELECT sid, client_secret, medium, address, purpose, token_hash, send_attempt, next_link, tries, validated_ms,
+        expires_ms
     FROM threepid_validations
 """
 _FIND: Final = f"{_SELECT} WHERE sid = :sid AND client_secret = :client_secret AND expires_ms > :now_ms"
@@ -38,10 +40,10 @@ _DELETE_SAME: Final = """
     WHERE client_secret = :client_secret AND medium = :medium AND address = :address
 """
 _INSERT: Final = """
-    INSERT INTO threepid_validations (sid, client_secret, medium, address, token_hash, send_attempt, next_link, tries,
-        validated_ms, expires_ms)
-    VALUES (:sid, :client_secret, :medium, :address, :token_hash, :send_attempt, :next_link, :tries, :validated_ms,
-        :expires_ms)
+    INSERT INTO threepid_validations (sid, client_secret, medium, address, purpose, token_hash, send_attempt,
+        next_link, tries, validated_ms, expires_ms)
+    VALUES (:sid, :client_secret, :medium, :address, :purpose, :token_hash, :send_attempt, :next_link, :tries,
+        :validated_ms, :expires_ms)
 """
 _TRIED: Final = "UPDATE threepid_validations SET tries = tries + 1 WHERE sid = :sid"
 _VALIDATED: Final = """

@@ -1,0 +1,48 @@
+"""Telling push gateways: each notification by itself, at once and in order.
+
+Spec: push gateway API, "Homeserver behaviour".
+"""
+
+from ranvier.io.ports import HttpClient, RemoteFault
+from ranvier.services.push.gateway import Notice, build_notification, send_notification
+from ranvier.services.push.notices import Notices
+from ranvier.services.push.telling import Told
+from ranvier.store.tables.pushers import Pusher
+
+
+class GatewayTeller:
+    """A `Teller` of pushers of kind http."""
+
+    def __init__(self, client: HttpClient) -> None:
+        self._client = client
+        self._badges: dict[int, int] = {}  # pusher_nid -> the unread count that was told last
+
+    def when(self, found: Notices, now_ms: int) -> int | None:
+        return now_ms if found.notices or self._is_badge_old(found) else None
+
+    async def tell(self, found: Notices) -> Told:
+        pusher = found.pusher
+        pushed_nid = pusher.pushed_nid
+        try:
+            for notice in found.notices:
+                if not await self._send(pusher, notice, found.unread):
+                    return Told(pushed_nid=pushed_nid, is_rejected=True)
+                pushed_nid = notice.event_nid
+            if self._is_badge_old(found) and not await self._send(pusher, None, found.unread):
+                return Told(pushed_nid=pushed_nid, is_rejected=True)
+        except RemoteFault as fault:
+            return Told(pushed_nid=pushed_nid, fault=str(fault))
+        return Told(pushed_nid=found.up_to)
+
+    def _is_badge_old(self, found: Notices) -> bool:
+        """Whether the device shows another count than the true one. What it shows after a restart of ours is
+        not known, and not worth waking it."""
+        return self._badges.get(found.pusher.pusher_nid, found.unread) != found.unread
+
+    async def _send(self, pusher: Pusher, notice: Notice | None, unread: int) -> bool:
+        """False: the gateway rejected the pusher. Raises: RemoteFault."""
+        if await send_notification(self._client, pusher, build_notification(pusher, notice, unread)):
+            self._badges[pusher.pusher_nid] = unread
+            return True
+        self._badges.pop(pusher.pusher_nid, None)
+        return False
