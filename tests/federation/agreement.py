@@ -15,6 +15,7 @@ from ranvier.core.room_versions import get_room_version
 from ranvier.services.rooms.state_before import States, StateView
 from ranvier.store.database import ReadTxn
 from ranvier.store.tables import events, rooms
+from ranvier.store.tables.edges import list_auth_nids
 from ranvier.store.tables.events import EventRecord, Status, record_of
 from ranvier.store.tables.interned import list_state_keys
 from ranvier.store.tables.state_nodes import SnapshotNodes
@@ -23,6 +24,10 @@ from ..http.homeserver import Homeserver
 
 _PLACED = f"""
     SELECT {events.COLUMNS} FROM events e WHERE e.room_nid = :room_nid AND e.state_root IS NOT NULL
+"""
+
+_STATE_EVENTS = f"""
+    SELECT {events.COLUMNS} FROM events e WHERE e.room_nid = :room_nid AND e.state_key_nid IS NOT NULL
 """
 
 _LACKING = """
@@ -92,6 +97,8 @@ def _read(txn: ReadTxn, server: Homeserver, room_id: str) -> View:
     merged = states.merge([view for view in after if view is not None])
     stray = states.difference(StateView(room.state_root), merged)
     assert not stray, f"{server.server_name}: the state now is not that of the extremities: {stray}"
+    stray_edges = _find_wrong_nodes(txn, room)
+    assert not stray_edges, f"{server.server_name}: not what these cite, or not their depth: {stray_edges}"
     ids = {nid: record.event_id for nid, record in records.items()}
     extremities = frozenset(ids[nid] for nid in room.extremities)
     return View(
@@ -102,6 +109,24 @@ def _read(txn: ReadTxn, server: Homeserver, room_id: str) -> View:
         frozenset(one.event_id for one in records.values() if one.status is Status.REJECTED),
         frozenset(one.event_id for one in records.values() if one.type == "m.room.message"),
     )
+
+
+def _find_wrong_nodes(txn: ReadTxn, room: rooms.Room) -> list[EventID]:
+    """State events, outliers included, whose place in the auth graph is not what follows from what they cite."""
+    stored = [record_of(row) for row in txn.all(_STATE_EVENTS, room_nid=room.room_nid)]
+    by_id = {record.event_id: record for record in stored}
+    edges = list_auth_nids(txn, [record.event_nid for record in stored])
+    version = get_room_version(room.version)
+    wrong = []
+    for record in stored:
+        pdu = parse_stored(record.json, record.event_id, room.room_id, version)
+        cited = [by_id[event_id] for event_id in pdu.auth_events if event_id in by_id]
+        depth = 1 + max((one.auth_depth or 0 for one in cited), default=-1)
+        if {one.event_nid for one in cited} != set(
+            edges.get(record.event_nid, ())
+        ) or depth != record.auth_depth:
+            wrong.append(record.event_id)
+    return wrong
 
 
 def _cited(room_id: str, version: str, records: dict[int, EventRecord]) -> set[EventID]:

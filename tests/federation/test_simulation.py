@@ -316,3 +316,18 @@ async def test_all_agree_with_one_who_enters_without_members(
             await asyncio.sleep(0.01)
     await late.finish()
     await simulation.settle()
+
+
+@pytest.mark.parametrize("version", ["10", "11", "12"])
+async def test_who_was_invited_and_enters_has_the_invite_in_its_auth_graph(
+    network: Network, version: str
+) -> None:
+    """The invite is here before anything that it cites. Without edges to that, it would not be let in again by a
+    resolution, which servers that were in the room before agree on."""
+    one, two = [await network.server(name) for name in ("one", "two")]
+    alice, bob = await one.register("alice"), await two.register("bob")
+    body = {"preset": "private_chat", "room_version": version, "invite": [bob.user_id]}
+    room_id = (await alice.post(f"{C}/createRoom", body)).json["room_id"]
+    assert (await bob.post(f"{C}/join/{segment(room_id)}?server_name=one.test", {})).status == 200
+    views = {server.server_name: await view_of(server, room_id) for server in (one, two)}
+    assert not [found for found in differences(views) if found[0] == "state now"]
