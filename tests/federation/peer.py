@@ -187,7 +187,8 @@ class Peer:
         query = parse_qs(scope["query_string"].decode())
         value = self._answer([unquote(part) for part in path.split("/")[3:]], query, body)
         status = 404 if value is None else 200
-        answer = json.dumps({"errcode": "M_NOT_FOUND", "error": "no"} if value is None else value).encode()
+        told = {"errcode": "M_NOT_FOUND", "error": "no"} if value is None else value
+        answer = json.dumps(told, separators=(",", ":")).encode()  # orjson cannot write every number
         if path == "/_matrix/policy/v1/sign" and not self.recommends and self.refusal is not None:
             status, answer = 400, orjson.dumps(self.refusal)
         await send({"type": "http.response.start", "status": status, "headers": []})
