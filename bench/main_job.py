@@ -45,11 +45,15 @@ async def measure(name: Name, port: int) -> dict[str, float]:
             figures[f"messages accepted, {connections} connections"] = await _send(
                 peer, alice, room, connections
             )
+        await peer.settle()
         figures["/messages pages of 100"] = await _pages(alice, room)
+        await peer.settle()
         figures["deliveries to 100 waiting clients"] = await _deliveries(peer, alice)
+        await peer.settle()
         figures["local joins"] = await _joins(peer, alice)
         bob = peer.connect(await peer.register("bob"))
         since = await _join_many_rooms(bob)
+        await peer.settle()
         figures["initial syncs of 100 rooms"] = await _syncs(peer, bob, "")
         figures["empty incremental syncs"] = await _syncs(peer, bob, f"&since={since}")
         figures["memory afterwards, MiB"] = peer.memory_mib()

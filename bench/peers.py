@@ -25,6 +25,9 @@ SHARED_SECRET: Final = "benchmark"
 SERVER_CORE: Final = 0
 """Servers run here; whoever loads them runs on the other cores."""
 
+SETTLE_STEP_S: Final = 1.0
+SETTLE_STEPS: Final = 30
+
 
 class Peer(msgspec.Struct, frozen=True):
     """A running server."""
@@ -39,6 +42,18 @@ class Peer(msgspec.Struct, frozen=True):
         status = Path(f"/proc/{self.pid}/status").read_text()
         line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
         return int(line.split()[1]) / 1024
+
+    async def settle(self) -> None:
+        """Wait until the server has done what earlier work left to the background, such as indexing."""
+        for _ in range(SETTLE_STEPS):
+            before = self._cpu_s()
+            await asyncio.sleep(SETTLE_STEP_S)
+            if self._cpu_s() - before < SETTLE_STEP_S / 20:
+                return
+
+    def _cpu_s(self) -> float:
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def connect(self, token: str | None = None) -> Connection:
         return Connection(self.port, token)
