@@ -1,25 +1,18 @@
 """The page at /: a person who types the server's address into a browser sees what runs here."""
 
-from importlib.resources import files
-
-from jinja2 import Environment, StrictUndefined
-
 from ranvier.core.identifiers import ServerName
 from ranvier.http.endpoint import Api, Auth, Rate, endpoint
 from ranvier.http.request import Request
 from ranvier.http.responses import Response
+from ranvier.http.web_pages import load_template
 
 
 class Landing:
     """One page, made once."""
 
     def __init__(self, server_name: ServerName, *, registration_is_open: bool) -> None:
-        source = files("ranvier.http").joinpath("landing.html").read_text(encoding="utf-8")
-        environment = Environment(autoescape=True, undefined=StrictUndefined)
-        page = environment.from_string(source).render(
-            server_name=server_name, registration_is_open=registration_is_open
-        )
-        self._page = page.encode()
+        page = load_template("landing.html")
+        self._page = page.render(server_name=server_name, registration_is_open=registration_is_open).encode()
 
     @endpoint("GET", "/", operation="landing", auth=Auth.NONE, api=Api.ALWAYS, rate=Rate.NONE)
     async def landing(self, _request: Request) -> Response:

@@ -3,24 +3,20 @@
 Spec: client-server API, "Fallback" of the user-interactive authentication, and "Login fallback".
 """
 
-import secrets
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Final
-from urllib.parse import parse_qs
 
 import msgspec
-from jinja2 import Environment, StrictUndefined, Template
 
 from ranvier.core.canonical_json import JsonObject
-from ranvier.core.errors import Forbidden, InvalidParam, LimitExceeded, NotFound, Unauthorized
+from ranvier.core.errors import Forbidden, LimitExceeded, NotFound, Unauthorized
 from ranvier.core.identifiers import ServerName
 from ranvier.http.endpoint import Auth, Rate, endpoint
 from ranvier.http.request import Request
 from ranvier.http.responses import Response
+from ranvier.http.web_pages import MAX_FORM_BYTES, html_page, load_template, parse_form
 from ranvier.services.accounts.uia import DUMMY, PASSWORD, REGISTRATION_TOKEN, UserInteractive
 
-MAX_FORM_BYTES: Final = 8_192
 _FALLBACK: Final = "/_matrix/client/v3/auth/{authType}/fallback/web"
 
 
@@ -100,38 +96,3 @@ def _fields(request: Request) -> Sequence[Field]:
     if fields is None:
         raise NotFound("There is no such stage.")
     return fields
-
-
-def parse_form(body: bytes) -> Mapping[str, str]:
-    """What a form sends. Raises: InvalidParam."""
-    try:
-        values = parse_qs(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=20)
-    except ValueError as error:
-        raise InvalidParam("The form is malformed.") from error
-    return {name: value[-1] for name, value in values.items()}
-
-
-def load_template(name: str) -> Template:
-    """A page of this package."""
-    source = files("ranvier.http").joinpath(name).read_text(encoding="utf-8")
-    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(source)
-
-
-def html_page(template: Template, *, status: int = 200, **values: object) -> Response:
-    """The page with `values`, and with headers that let it do what it must and nothing else."""
-    nonce = secrets.token_urlsafe(16)
-    policy = (
-        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'; connect-src 'self'; "
-        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    )
-    return Response(
-        status=status,
-        content_type="text/html; charset=utf-8",
-        headers={
-            "Content-Security-Policy": policy,
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",
-            "Cache-Control": "no-store",
-        },
-        body=template.render(nonce=nonce, **values).encode(),
-    )

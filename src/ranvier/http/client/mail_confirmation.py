@@ -6,10 +6,10 @@ Spec: client-server API, "Adding Account Administrative Contact Information".
 from typing import Final
 
 from ranvier.core.errors import ThreepidAuthFailed
-from ranvier.http.client.fallback import MAX_FORM_BYTES, html_page, load_template, parse_form
 from ranvier.http.endpoint import Auth, Rate, endpoint
 from ranvier.http.request import Request
 from ranvier.http.responses import Response
+from ranvier.http.web_pages import MAX_FORM_BYTES, html_page, load_template, parse_form
 from ranvier.services.accounts.email_validation import CONFIRM_PATH, Credentials, EmailValidations
 
 _FIELDS: Final = ("sid", "client_secret", "token")

@@ -3,10 +3,10 @@ links, too; a POST does, that of the page's button or that of a mail program (RF
 """
 
 from ranvier.core.errors import Forbidden
-from ranvier.http.client.fallback import MAX_FORM_BYTES, html_page, load_template
 from ranvier.http.endpoint import Auth, Rate, endpoint
 from ranvier.http.request import Request
 from ranvier.http.responses import Response
+from ranvier.http.web_pages import MAX_FORM_BYTES, html_page, load_template
 from ranvier.services.push.unsubscribing import UNSUBSCRIBE_PATH, Unsubscribing
 
 
