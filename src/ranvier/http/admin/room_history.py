@@ -7,18 +7,15 @@ from msgspec import Meta
 
 from ranvier.core.errors import MatrixError, NotFound
 from ranvier.core.identifiers import RoomID, parse_event_id, parse_room_id
-from ranvier.core.tokens import encode_room_token
 from ranvier.http.admin.declaring import V1, V2, administers, is_backwards
-from ranvier.http.client.room_history import DEFAULT_LIMIT, event_filter, place
+from ranvier.http.client.event_context import context_request, encode_context
+from ranvier.http.client.room_history import encode_page, page_request
 from ranvier.http.request import Request
-from ranvier.http.responses import json_array, json_value
 from ranvier.services.administration.deletion import DeletionWish, RoomDeletion, Shutdown
 from ranvier.services.administration.history import RoomReading
 from ranvier.services.administration.purging import HistoryPurge
 from ranvier.services.administration.rooms import Rooms
 from ranvier.services.administration.tasks import DELETE_ROOM, PURGE_HISTORY, AdminTask, Status, Tasks
-from ranvier.services.rooms.context import ContextRequest
-from ranvier.services.rooms.history import PageRequest
 from ranvier.services.rooms.remote_times import TimedEvent
 
 
@@ -39,23 +36,8 @@ class RoomReadingEndpoints:
     )
     async def list_messages(self, request: Request) -> dict[str, Any]:
         query = request.query()
-        asked = PageRequest(
-            backwards=is_backwards(query),
-            limit=query.integer("limit", DEFAULT_LIMIT),
-            start=place(query, "from"),
-            stop=place(query, "to"),
-            filter=event_filter(query),
-        )
-        page = await self._reading.get_messages(request.requester, _room(request), asked)
-        answer = {
-            "chunk": json_array(page.events),
-            "start": query.text("from") or encode_room_token(page.start),
-        }
-        if page.end is not None:
-            answer["end"] = encode_room_token(page.end)
-        if page.state is not None:
-            answer["state"] = json_array(page.state)
-        return answer
+        page = await self._reading.get_messages(request.requester, _room(request), page_request(query))
+        return encode_page(page, query)
 
     @administers(
         "GET",
@@ -64,21 +46,8 @@ class RoomReadingEndpoints:
         looks_at_content=True,
     )
     async def get_context(self, request: Request) -> dict[str, Any]:
-        query = request.query()
-        asked = ContextRequest(
-            event_id=parse_event_id(request.path["eventId"]),
-            limit=query.integer("limit", DEFAULT_LIMIT),
-            filter=event_filter(query),
-        )
-        found = await self._reading.get_context(request.requester, _room(request), asked)
-        return {
-            "start": encode_room_token(found.start),
-            "end": encode_room_token(found.end),
-            "event": json_value(found.event),
-            "events_before": json_array(found.before),
-            "events_after": json_array(found.after),
-            "state": json_array(found.state),
-        }
+        found = await self._reading.get_context(request.requester, _room(request), context_request(request))
+        return encode_context(found)
 
     @administers("GET", f"{V1}/rooms/{{roomId}}/timestamp_to_event", operation="findEventByTime")
     async def find_event_by_time(self, request: Request) -> TimedEvent:

@@ -8,7 +8,7 @@ from ranvier.http.client.room_history import DEFAULT_LIMIT, event_filter
 from ranvier.http.endpoint import endpoint
 from ranvier.http.request import Request
 from ranvier.http.responses import json_array, json_value
-from ranvier.services.rooms.context import ContextRequest, Contexts
+from ranvier.services.rooms.context import ContextRequest, Contexts, EventContext
 
 
 class EventContexts:
@@ -24,20 +24,29 @@ class EventContexts:
         guests=True,
     )
     async def get_event_context(self, request: Request) -> dict[str, Any]:
-        query = request.query()
-        asked = ContextRequest(
-            event_id=parse_event_id(request.path["eventId"]),
-            limit=query.integer("limit", DEFAULT_LIMIT),
-            filter=event_filter(query),
-        )
         found = await self._contexts.get_context(
-            request.requester, parse_room_id(request.path["roomId"]), asked
+            request.requester, parse_room_id(request.path["roomId"]), context_request(request)
         )
-        return {
-            "start": encode_room_token(found.start),
-            "end": encode_room_token(found.end),
-            "event": json_value(found.event),
-            "events_before": json_array(found.before),
-            "events_after": json_array(found.after),
-            "state": json_array(found.state),
-        }
+        return encode_context(found)
+
+
+def context_request(request: Request) -> ContextRequest:
+    """What a request for a context asks for. Raises: BadIdentifier, InvalidParam, NotJson, BadJsonValue."""
+    query = request.query()
+    return ContextRequest(
+        event_id=parse_event_id(request.path["eventId"]),
+        limit=query.integer("limit", DEFAULT_LIMIT),
+        filter=event_filter(query),
+    )
+
+
+def encode_context(found: EventContext) -> dict[str, Any]:
+    """The answer."""
+    return {
+        "start": encode_room_token(found.start),
+        "end": encode_room_token(found.end),
+        "event": json_value(found.event),
+        "events_before": json_array(found.before),
+        "events_after": json_array(found.after),
+        "state": json_array(found.state),
+    }

@@ -8,7 +8,7 @@ from ranvier.core.tokens import encode_room_token, parse_room_token
 from ranvier.http.endpoint import endpoint
 from ranvier.http.request import Query, Request
 from ranvier.http.responses import json_array
-from ranvier.services.rooms.history import History, PageRequest
+from ranvier.services.rooms.history import EventPage, History, PageRequest
 from ranvier.services.rooms.pages import NO_FILTER
 
 DEFAULT_LIMIT = 10
@@ -23,26 +23,10 @@ class RoomHistory:
     @endpoint("GET", "/_matrix/client/v3/rooms/{roomId}/messages", operation="getRoomEvents", guests=True)
     async def get_room_events(self, request: Request) -> dict[str, Any]:
         query = request.query()
-        asked = PageRequest(
-            # COMPAT: the text demands `dir`, but Synapse does without, and so do clients.
-            backwards=query.choice("dir", ("b", "f"), "f") == "b",
-            limit=query.integer("limit", DEFAULT_LIMIT),
-            start=place(query, "from"),
-            stop=place(query, "to"),
-            filter=event_filter(query),
-        )
         page = await self._history.get_messages(
-            request.requester, parse_room_id(request.path["roomId"]), asked
+            request.requester, parse_room_id(request.path["roomId"]), page_request(query)
         )
-        answer = {
-            "chunk": json_array(page.events),
-            "start": query.text("from") or encode_room_token(page.start),
-        }
-        if page.end is not None:
-            answer["end"] = encode_room_token(page.end)
-        if page.state is not None:
-            answer["state"] = json_array(page.state)
-        return answer
+        return encode_page(page, query)
 
     @endpoint(
         "GET",
@@ -60,6 +44,31 @@ class RoomHistory:
     @endpoint("GET", "/_matrix/client/v3/events/{eventId}", operation="getOneEvent", guests=True)
     async def get_one_event(self, request: Request) -> bytes:
         return await self._history.get_event(request.requester, parse_event_id(request.path["eventId"]))
+
+
+def page_request(query: Query) -> PageRequest:
+    """What a query for a page asks for. Raises: BadToken, InvalidParam, NotJson, BadJsonValue."""
+    return PageRequest(
+        # COMPAT: the text demands `dir`, but Synapse does without, and so do clients.
+        backwards=query.choice("dir", ("b", "f"), "f") == "b",
+        limit=query.integer("limit", DEFAULT_LIMIT),
+        start=place(query, "from"),
+        stop=place(query, "to"),
+        filter=event_filter(query),
+    )
+
+
+def encode_page(page: EventPage, query: Query) -> dict[str, Any]:
+    """The answer to `query`: `start` is the token that was given, if one was."""
+    answer = {
+        "chunk": json_array(page.events),
+        "start": query.text("from") or encode_room_token(page.start),
+    }
+    if page.end is not None:
+        answer["end"] = encode_room_token(page.end)
+    if page.state is not None:
+        answer["state"] = json_array(page.state)
+    return answer
 
 
 def place(query: Query, name: str) -> int | None:
