@@ -10,6 +10,7 @@ import msgspec
 
 from ranvier.core.identifiers import EventID, RoomID
 from ranvier.store.database import ReadTxn, Row
+from ranvier.store.tables.patterns import like
 
 Order = Literal[
     "name",
@@ -188,20 +189,16 @@ def _condition(wanted: RoomFilter) -> tuple[str, dict[str, object]]:
             "OR LOWER(COALESCE(s.canonical_alias, '')) LIKE :alias ESCAPE '!' OR r.room_id = :exact "
             "OR r.room_id LIKE :in_id ESCAPE '!')"
         )
-        lowered = _like(wanted.search_term.lower())
+        lowered = like(wanted.search_term.lower())
         params["term"] = f"%{lowered}%"
         params["alias"] = f"#%{lowered}%:%"
-        params["in_id"] = f"%{_like(wanted.search_term)}%"
+        params["in_id"] = f"%{like(wanted.search_term)}%"
         params["exact"] = wanted.search_term.replace("\0", "")
     if wanted.is_public is not None:
         parts.append(_PUBLIC if wanted.is_public else f"NOT {_PUBLIC}")
     if wanted.is_empty is not None:
         parts.append("r.joined_count = 0" if wanted.is_empty else "r.joined_count > 0")
     return "".join(f" AND {part}" for part in parts), params
-
-
-def _like(text: str) -> str:
-    return text.replace("\0", "").replace("!", "!!").replace("%", "!%").replace("_", "!_")
 
 
 def _room(row: Row) -> ListedRoom:

@@ -10,6 +10,7 @@ import msgspec
 
 from ranvier.core.identifiers import EventID, UserID
 from ranvier.store.database import ReadTxn, Row, WriteTxn
+from ranvier.store.tables.patterns import like
 
 Order = Literal[
     "name",
@@ -184,11 +185,11 @@ def _condition(wanted: UserFilter) -> tuple[str, dict[str, object]]:
             "(LOWER(u.user_id) LIKE :name_in_id ESCAPE '!' "
             "OR LOWER({decoded}n.value{end_decoded}) LIKE :name ESCAPE '!')"
         )
-        pattern = _like(wanted.name.lower())
+        pattern = like(wanted.name.lower())
         params |= {"name": f"%{pattern}%", "name_in_id": f"@%{pattern}%:%"}
     elif wanted.user_id is not None:
         parts.append("LOWER(u.user_id) LIKE :user_id ESCAPE '!'")
-        params["user_id"] = f"%{_like(wanted.user_id.lower())}%"
+        params["user_id"] = f"%{like(wanted.user_id.lower())}%"
     for value, yes, no in (
         (wanted.is_guest, "a.kind = 'guest'", "a.kind <> 'guest'"),
         (wanted.is_admin, "a.kind = 'admin'", "a.kind <> 'admin'"),
@@ -202,10 +203,6 @@ def _condition(wanted: UserFilter) -> tuple[str, dict[str, object]]:
         parts.append("COALESCE(a.user_type, '') NOT IN (:not_user_types[])")
         params["not_user_types"] = list(wanted.not_user_types)
     return "".join(f" AND {part}" for part in parts), params
-
-
-def _like(text: str) -> str:
-    return text.replace("\0", "").replace("!", "!!").replace("%", "!%").replace("_", "!_")
 
 
 def _user(row: Row) -> ListedUser:

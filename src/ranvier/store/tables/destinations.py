@@ -12,6 +12,7 @@ import msgspec
 from ranvier.core.identifiers import RoomID, ServerName
 from ranvier.store.database import ReadTxn, WriteTxn
 from ranvier.store.tables.batches import in_batches
+from ranvier.store.tables.patterns import like
 
 
 class Destination(msgspec.Struct, frozen=True):
@@ -93,12 +94,7 @@ def list_destinations(txn: ReadTxn, server_nids: Collection[int]) -> dict[int, D
 
 def list_known_destinations(txn: ReadTxn, search_term: str | None) -> list[tuple[ServerName, Destination]]:
     """Every server that anything was ever sent to, by name; only those with a term in it. Cost: reads the table."""
-    pattern = None
-    if search_term is not None:
-        escaped = (
-            search_term.lower().replace("\0", "").replace("!", "!!").replace("%", "!%").replace("_", "!_")
-        )
-        pattern = f"%{escaped}%"
+    pattern = None if search_term is None else f"%{like(search_term.lower())}%"
     return [(row[0], Destination(*row[1:])) for row in txn.all(_KNOWN, pattern=pattern)]
 
 

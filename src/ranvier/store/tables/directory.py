@@ -12,6 +12,7 @@ import msgspec
 
 from ranvier.core.identifiers import RoomID
 from ranvier.store.database import ReadTxn, WriteTxn
+from ranvier.store.tables.patterns import like
 from ranvier.store.tables.rooms import RoomSummary, summary_of
 
 OWN_NETWORK: Final = ""
@@ -117,9 +118,8 @@ def _conditions(query: DirectoryQuery) -> tuple[str, dict[str, object]]:
         "all_networks": int(query.networks is None),
     }
     if query.text:
-        text = query.text.lower().replace("\0", "").replace("!", "!!").replace("%", "!%").replace("_", "!_")
         parts.append(_TEXT)
-        params["pattern"] = f"%{text}%"
+        params["pattern"] = f"%{like(query.text.lower())}%"
     if query.room_types is not None:
         parts.append(_TYPES)
         params["room_types"] = [type_ for type_ in query.room_types if type_ is not None]

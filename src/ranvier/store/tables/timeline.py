@@ -15,6 +15,7 @@ import msgspec
 from ranvier.store.database import ReadTxn
 from ranvier.store.tables.batches import in_batches
 from ranvier.store.tables.events import COLUMNS, EventRecord, record_of
+from ranvier.store.tables.patterns import like
 
 ORDER_BITS: Final = 20
 END_OF_TIMELINE: Final = 2**63 - 1
@@ -243,14 +244,9 @@ def _type_condition(types: Sequence[str], name: str, params: dict[str, object]) 
     alternatives = [f"e.type IN (:{name}[])"]
     patterns = [type_ for type_ in types if "*" in type_]
     for number, pattern in enumerate(patterns):
-        params[f"{name}_{number}"] = _like(pattern)
+        params[f"{name}_{number}"] = like(pattern).replace("*", "%")
         alternatives.append(f"e.type LIKE :{name}_{number} ESCAPE '!'")
     return f"({' OR '.join(alternatives)})"
-
-
-def _like(pattern: str) -> str:
-    escaped = pattern.replace("!", "!!").replace("%", "!%").replace("_", "!_")
-    return escaped.replace("*", "%")
 
 
 def _relation_condition(only: TimelineFilter, params: dict[str, object]) -> str:
