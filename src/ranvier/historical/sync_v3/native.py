@@ -4,14 +4,13 @@ from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from typing import Final
 
-import msgspec
 import orjson
 
 from ranvier.core import state_map
 from ranvier.core.canonical_json import JsonObject
 from ranvier.core.identifiers import RoomID, StateKey, UserID
 from ranvier.historical.sync_v3.native_rooms import NativeRooms
-from ranvier.historical.sync_v3.ordering import Member, order_members, read_levels
+from ranvier.historical.sync_v3.ordering import Member, order_members, read_displayname, read_levels
 from ranvier.historical.sync_v3.port import Changes, Entries, PageOf, RoomChanges, Span, Viewer, Waker
 from ranvier.historical.sync_v3.requests import ROOMS, Stream
 from ranvier.historical.sync_v3.sessions import device_key
@@ -35,17 +34,6 @@ _MEMBER: Final = "m.room.member"
 _CREATE: Final[StateKey] = ("m.room.create", "")
 _POWER_LEVELS: Final[StateKey] = ("m.room.power_levels", "")
 _PUSH_RULES: Final = "m.push_rules"
-
-
-class _Content(msgspec.Struct, gc=False):
-    displayname: object = None
-
-
-class _Event(msgspec.Struct, gc=False):
-    content: _Content
-
-
-_EVENT: Final = msgspec.json.Decoder(_Event)
 
 
 def viewer_of(requester: Requester) -> Viewer:
@@ -210,7 +198,7 @@ class NativeSource:
 
 
 def _displayname(record: EventRecord) -> object:
-    return None if record.redacted_by is not None else _EVENT.decode(record.json).content.displayname
+    return None if record.redacted_by is not None else read_displayname(record.json)
 
 
 def _account_data(one: account_data.AccountData, room_id: RoomID | None) -> bytes:

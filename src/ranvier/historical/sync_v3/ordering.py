@@ -35,6 +35,22 @@ class Room(msgspec.Struct, frozen=True):
     body: Mapping[str, Any]
 
 
+class _Content(msgspec.Struct, gc=False):
+    displayname: object = None
+
+
+class _Event(msgspec.Struct, gc=False):
+    content: _Content
+
+
+_EVENT: Final = msgspec.json.Decoder(_Event)
+
+
+def read_displayname(event: bytes) -> object:
+    """What an event of a member, as JSON, has for a name."""
+    return _EVENT.decode(event).content.displayname
+
+
 def order_members(members: Iterable[Member], sort: str, level_of: Callable[[str], int]) -> list[int]:
     """The events of the members: by name, or by power level (highest first) and then by name."""
     if sort == "by_name":

@@ -4,7 +4,6 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
 import orjson
 
 from ranvier.core.canonical_json import JsonObject
@@ -15,6 +14,7 @@ from ranvier.historical.sync_v3.ordering import (
     encode_room,
     order_members,
     order_rooms,
+    read_displayname,
     read_levels,
 )
 from ranvier.historical.sync_v3.port import Changes, Entries, PageOf, RoomChanges, Span, Viewer, Waker
@@ -54,17 +54,6 @@ _NAMES: Final[Mapping[str, str]] = {
 
 _LISTED: Final = (MEMBERSHIP, ACTIVITY, SUMMARY, STATE, ACCOUNT)
 _LISTED_TYPES: Final = ("", _TAG, *_NAMES)
-
-
-class _Content(msgspec.Struct, gc=False):
-    displayname: object = None
-
-
-class _Event(msgspec.Struct, gc=False):
-    content: _Content
-
-
-_EVENT: Final = msgspec.json.Decoder(_Event)
 
 
 def viewer_of(requester: Requester) -> Viewer:
@@ -161,7 +150,7 @@ class ProxySource:
         ordered = self._ordered.get(key)
         if ordered is None:
             members = [
-                Member(fact.slot.state_key, _EVENT.decode(fact.value).content.displayname, index)
+                Member(fact.slot.state_key, read_displayname(fact.value), index)
                 for index, fact in enumerate(facts)
             ]
             state = {
