@@ -2,11 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test env lint format sim faults soak bench conformance lock help
+.PHONY: run test test-postgres env lint format sim faults soak bench conformance lock help
 .DEFAULT_GOAL := help
 
 help:            ## This list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
 env: .venv/ready ## Build .venv with everything that tests and benchmarks need
 
@@ -29,6 +29,9 @@ run: env         ## Start a homeserver on http://localhost:8008 with its data in
 test: env .venv-synapse/ready ## The whole default test suite
 	@scripts/with-postgres true # installs it where it is missing; each process of tests starts one of its own
 	@$(BIN)/pytest --numprocesses auto --dist worksteal $(ARGS)
+
+test-postgres: env ## The tests of the HTTP API with homeservers on PostgreSQL
+	@RANVIER_TEST_ENGINE=postgres scripts/with-postgres $(BIN)/pytest --numprocesses auto --dist worksteal tests/http $(ARGS)
 
 lint: env        ## ruff, mypy strict, import rules
 	@$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""A whole homeserver in the process of the test: the real build on SQLite, its workers, and its clients."""
+"""A whole homeserver in the process of the test: the real build, its workers, and its clients."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -16,6 +16,7 @@ from ranvier.http.endpoint import Api
 from ranvier.io.clock import SystemClock
 from ranvier.services.accounts.passwords import PasswordCost
 
+from ..postgres import POOL
 from .client import Client
 
 PASSWORD: Final = "correct horse battery"
@@ -94,7 +95,7 @@ async def running_homeserver(
     defaults: dict[str, Any] = {
         "server_name": "test",
         "data_dir": data_dir,
-        "database": DatabaseConfig(),
+        "database": DatabaseConfig() if POOL is None else DatabaseConfig(url=POOL.url_of(data_dir)),
         "registration": RegistrationConfig(mode="open"),
         "rate_limits": RateLimitsConfig(enabled=False),
     }

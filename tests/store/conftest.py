@@ -6,19 +6,17 @@ so.
 """
 
 import os
-import secrets
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import psycopg
 import pytest
 
 from ranvier.store.connect import open_database
 from ranvier.store.database import Database
 from ranvier.store.dialect import Engine
-from ranvier.store.migrate_postgres import migrate_postgres
+
+from ..postgres import PostgresDatabase
 
 _WITH_POSTGRES = Path(__file__).parents[2] / "scripts" / "with-postgres"
 
@@ -50,57 +48,9 @@ def postgres_server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def postgres_database(postgres_server: str) -> Iterator["PostgresDatabase"]:
-    name = f"test_{os.getpid()}_{secrets.token_hex(4)}"
-    url = urlsplit(postgres_server)._replace(path=f"/{name}").geturl()
-    with psycopg.connect(postgres_server, autocommit=True) as conn:
-        conn.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
-        with psycopg.connect(url, autocommit=True) as inside:
-            migrate_postgres(inside)
-            yield PostgresDatabase(url, inside)
-        conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-class PostgresDatabase:
-    """One database for all tests, made as new between them: making a database takes half a second."""
-
-    def __init__(self, url: str, conn: psycopg.Connection) -> None:
-        self.url = url
-        self._conn = conn
-        self._tables = self._list_tables()
-        self._rows = {table: conn.execute(f"SELECT * FROM {table}").fetchall() for table in self._filled()}
-
-    def reset(self) -> None:
-        conn = self._conn
-        conn.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
-        for table in self._list_tables() - self._tables:
-            conn.execute(f"DROP TABLE {table} CASCADE")
-        with conn.transaction():
-            # Without foreign keys, so in any order. (TRUNCATE makes new files: a third of a second.)
-            conn.execute("SET LOCAL session_replication_role = replica")
-            for table in self._filled():
-                conn.execute(f"DELETE FROM {table}")
-            for table, rows in self._rows.items():
-                for row in rows:
-                    conn.execute(f"INSERT INTO {table} VALUES ({', '.join(['%s'] * len(row))})", row)
-            used = conn.execute(
-                "SELECT sequencename FROM pg_sequences WHERE last_value IS NOT NULL"
-            ).fetchall()
-            for (sequence,) in used:
-                conn.execute(f"ALTER SEQUENCE {sequence} RESTART")
-
-    def _list_tables(self) -> set[str]:
-        return {
-            name
-            for (name,) in self._conn.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-        }
-
-    def _filled(self) -> list[str]:
-        asked = (f"SELECT '{table}' WHERE EXISTS (SELECT 1 FROM {table})" for table in sorted(self._tables))
-        return [name for (name,) in self._conn.execute(" UNION ALL ".join(asked))]
+def postgres_database(postgres_server: str) -> Iterator[PostgresDatabase]:
+    with PostgresDatabase(postgres_server) as database:
+        yield database
 
 
 @pytest.fixture(params=[Engine.SQLITE, Engine.POSTGRES], ids=lambda engine: engine.value)
