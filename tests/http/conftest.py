@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .homeserver import Homeserver, running_homeserver
+from .homeserver import Homeserver, User, running_homeserver
 
 
 @pytest.fixture
@@ -30,3 +30,18 @@ async def start_homeserver(tmp_path: Path) -> AsyncIterator[Callable]:
             )
 
         yield start
+
+
+@pytest.fixture
+async def alice(homeserver: Homeserver) -> User:
+    return await homeserver.register("alice")
+
+
+@pytest.fixture
+async def bob(homeserver: Homeserver) -> User:
+    return await homeserver.register("bob")
+
+
+@pytest.fixture
+async def carol(homeserver: Homeserver) -> User:
+    return await homeserver.register("carol")

@@ -26,11 +26,6 @@ async def refused_login(homeserver, password):
     return (await homeserver.client.post(f"{C}/login", body)).errcode
 
 
-@pytest.fixture
-async def alice(homeserver):
-    return await homeserver.register("alice")
-
-
 async def test_a_changed_password_ends_the_other_sessions(homeserver, alice):
     other = await homeserver.login("alice")
     assert (await alice.post(CHANGE, {"new_password": NEW})).status == 401

@@ -13,16 +13,6 @@ ALICE = f"{C}/user/@alice:test"
 
 
 @pytest.fixture
-async def alice(homeserver):
-    return await homeserver.register("alice")
-
-
-@pytest.fixture
-async def bob(homeserver):
-    return await homeserver.register("bob")
-
-
-@pytest.fixture
 async def room_id(alice):
     return (await alice.post(f"{C}/createRoom", {})).json["room_id"]
 

@@ -7,11 +7,6 @@ from .homeserver import PASSWORD
 C = "/_matrix/client/v3"
 
 
-@pytest.fixture
-async def alice(homeserver):
-    return await homeserver.register("alice")
-
-
 async def test_an_openid_token_proves_who_somebody_is(homeserver, alice):
     path = f"{C}/user/@alice:test/openid/request_token"
     token = (await alice.post(path, {})).json

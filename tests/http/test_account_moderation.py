@@ -26,11 +26,6 @@ async def root(homeserver, administration):
     return client
 
 
-@pytest.fixture
-async def alice(homeserver):
-    return await homeserver.register("alice")
-
-
 async def test_a_locked_user_can_only_log_out(homeserver, root, alice):
     login = {"type": "m.login.password", "user": "alice", "password": PASSWORD}
     path = f"{V1}/lock/@alice:test"

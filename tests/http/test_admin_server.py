@@ -23,11 +23,6 @@ async def admin(homeserver: Homeserver) -> User:
     return await register_admin(homeserver)
 
 
-@pytest.fixture
-async def alice(homeserver: Homeserver) -> User:
-    return await homeserver.register("alice")
-
-
 ENDPOINTS = [
     ("GET", f"{V1}/server_version"),
     ("GET", f"{V1}/scheduled_tasks"),

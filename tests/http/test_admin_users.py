@@ -15,11 +15,6 @@ async def admin(homeserver: Homeserver) -> User:
     return await register_admin(homeserver)
 
 
-@pytest.fixture
-async def alice(homeserver: Homeserver) -> User:
-    return await homeserver.register("alice")
-
-
 ENDPOINTS = [
     ("GET", f"{V2}/users"),
     ("GET", f"{V3}/users"),

@@ -46,11 +46,6 @@ def authentication(db):
     return Authentication(db, SystemClock(), LastSeen(db, SystemClock()))
 
 
-@pytest.fixture
-async def alice(homeserver):
-    return await homeserver.register("alice")
-
-
 async def user_nid(authentication, alice):
     return (await authentication.user(alice.token, None, None)).user_nid
 

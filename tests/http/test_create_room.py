@@ -26,11 +26,6 @@ def contents(state):
     return {slot[0]: event["content"] for slot, event in state.items() if slot[1] == ""}
 
 
-@pytest.fixture
-async def alice(homeserver):
-    return await homeserver.register("alice")
-
-
 async def test_the_events_come_in_the_specified_order(alice):
     room_id = await create(
         alice,

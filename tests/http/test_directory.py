@@ -16,16 +16,6 @@ async def homeserver(start_homeserver):
     return await start_homeserver(federation=FederationConfig(enabled=False))
 
 
-@pytest.fixture
-async def alice(homeserver):
-    return await homeserver.register("alice")
-
-
-@pytest.fixture
-async def bob(homeserver):
-    return await homeserver.register("bob")
-
-
 def alias_path(alias):
     return f"{C}/directory/room/{segment(alias)}"
 

@@ -6,21 +6,6 @@ from .homeserver import PASSWORD
 from .rooms import C, create, do, say
 
 
-@pytest.fixture
-async def alice(homeserver):
-    return await homeserver.register("alice")
-
-
-@pytest.fixture
-async def bob(homeserver):
-    return await homeserver.register("bob")
-
-
-@pytest.fixture
-async def carol(homeserver):
-    return await homeserver.register("carol")
-
-
 async def close(user, *, erase):
     identifier = {"type": "m.id.user", "user": user.user_id}
     auth = {"type": "m.login.password", "identifier": identifier, "password": PASSWORD}

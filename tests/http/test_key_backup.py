@@ -24,11 +24,6 @@ async def begin(user, **auth_data):
     return answer.json["version"]
 
 
-@pytest.fixture
-async def alice(homeserver):
-    return await homeserver.register("alice")
-
-
 async def test_a_backup_is_found_by_all_devices_of_its_user_alone(homeserver, alice):
     assert (await alice.get(VERSION)).errcode == "M_NOT_FOUND"
     version = await begin(alice, public_key="a")

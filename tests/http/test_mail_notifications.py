@@ -50,11 +50,6 @@ async def homeserver(start_homeserver: Callable, settings: dict[str, Any]) -> Ho
 
 
 @pytest.fixture
-async def alice(homeserver: Homeserver) -> User:
-    return await homeserver.register("alice")
-
-
-@pytest.fixture
 async def bob(homeserver: Homeserver) -> User:
     return await with_mails(homeserver)
 

@@ -22,16 +22,6 @@ GIB = 2**30
 
 
 @pytest.fixture
-async def alice(homeserver: Homeserver) -> User:
-    return await homeserver.register("alice")
-
-
-@pytest.fixture
-async def bob(homeserver: Homeserver) -> User:
-    return await homeserver.register("bob")
-
-
-@pytest.fixture
 async def open_homeserver(start_homeserver: Callable) -> Homeserver:
     """One whose downloads need no token."""
     return await start_homeserver(media=MediaConfig(unauthenticated_downloads=True))

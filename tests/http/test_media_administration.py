@@ -30,16 +30,6 @@ def promote(txn: Any, user_id: str) -> None:
     set_kind(txn, find_account_by_id(txn, user_id).user_nid, AccountKind.ADMIN)
 
 
-@pytest.fixture
-async def alice(homeserver: Homeserver) -> User:
-    return await homeserver.register("alice")
-
-
-@pytest.fixture
-async def bob(homeserver: Homeserver) -> User:
-    return await homeserver.register("bob")
-
-
 async def sweep(homeserver: Homeserver) -> None:
     await next(worker for worker in homeserver.workers if worker.name == "media sweeper").sweep()
 

@@ -15,21 +15,6 @@ RULES = "/_matrix/client/v3/pushrules"
 
 
 @pytest.fixture
-async def alice(homeserver: Homeserver) -> User:
-    return await homeserver.register("alice")
-
-
-@pytest.fixture
-async def bob(homeserver: Homeserver) -> User:
-    return await homeserver.register("bob")
-
-
-@pytest.fixture
-async def carol(homeserver: Homeserver) -> User:
-    return await homeserver.register("carol")
-
-
-@pytest.fixture
 async def room(homeserver: Homeserver, alice: User, bob: User, carol: User) -> Room:
     """Alice's room, which Bob and Carol have joined: three, so that it is no room of two."""
     room = await Room.create(homeserver, alice)

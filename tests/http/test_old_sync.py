@@ -24,16 +24,6 @@ def said(chunk, room):
     return [event["content"].get("body") for event in chunk if event.get("room_id") == room]
 
 
-@pytest.fixture
-async def alice(homeserver):
-    return await homeserver.register("alice")
-
-
-@pytest.fixture
-async def bob(homeserver):
-    return await homeserver.register("bob")
-
-
 async def test_a_client_starts_and_listens_on_from_there(alice, bob):
     room = await create(alice, preset="public_chat", visibility="public", name="Hall")
     await do(bob, room, "join")

@@ -19,16 +19,6 @@ def path(user_id: str) -> str:
     return f"/_matrix/client/v3/presence/{segment(user_id)}/status"
 
 
-@pytest.fixture
-async def alice(homeserver: Homeserver) -> User:
-    return await homeserver.register("alice")
-
-
-@pytest.fixture
-async def bob(homeserver: Homeserver) -> User:
-    return await homeserver.register("bob")
-
-
 async def test_what_a_user_sets_is_seen_by_who_shares_a_room(homeserver, alice, bob):
     room = await Room.create(homeserver, alice)
     await room.join(bob)

@@ -10,11 +10,6 @@ from .homeserver import eventually
 C = "/_matrix/client/v3"
 
 
-@pytest.fixture
-async def alice(homeserver):
-    return await homeserver.register("alice")
-
-
 def field(name, user_id="@alice:test"):
     return f"{C}/profile/{segment(user_id)}/{segment(name)}"
 

@@ -3,15 +3,10 @@
 import pytest
 
 from .client import segment
-from .homeserver import Homeserver, User
+from .homeserver import User
 
 RULES = "/_matrix/client/v3/pushrules"
 GLOBAL = f"{RULES}/global"
-
-
-@pytest.fixture
-async def alice(homeserver: Homeserver) -> User:
-    return await homeserver.register("alice")
 
 
 async def rule_ids(user: User, kind: str) -> list[str]:

@@ -1,19 +1,7 @@
 """Who may redact what."""
 
-import pytest
-
 from .administrators import register_admin
 from .rooms import C, create, do, say, set_state
-
-
-@pytest.fixture
-async def alice(homeserver):
-    return await homeserver.register("alice")
-
-
-@pytest.fixture
-async def bob(homeserver):
-    return await homeserver.register("bob")
 
 
 async def redact(user, room_id, event_id, txn_id="1"):

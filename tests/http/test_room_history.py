@@ -13,16 +13,6 @@ from .scripted_room import Room
 
 
 @pytest.fixture
-async def alice(homeserver: Homeserver) -> User:
-    return await homeserver.register("alice")
-
-
-@pytest.fixture
-async def bob(homeserver: Homeserver) -> User:
-    return await homeserver.register("bob")
-
-
-@pytest.fixture
 async def room(homeserver: Homeserver, alice: User) -> Room:
     return await Room.create(homeserver, alice)
 

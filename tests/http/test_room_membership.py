@@ -18,21 +18,6 @@ async def homeserver(start_homeserver):
     return await start_homeserver(federation=FederationConfig(enabled=False))
 
 
-@pytest.fixture
-async def alice(homeserver):
-    return await homeserver.register("alice")
-
-
-@pytest.fixture
-async def bob(homeserver):
-    return await homeserver.register("bob")
-
-
-@pytest.fixture
-async def carol(homeserver):
-    return await homeserver.register("carol")
-
-
 async def restrict(user, room_id, allowed, join_rule="restricted"):
     allow = [{"type": "m.room_membership", "room_id": one} for one in allowed]
     await set_state(user, room_id, "m.room.join_rules", {"join_rule": join_rule, "allow": allow})

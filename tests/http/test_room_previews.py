@@ -11,16 +11,6 @@ V1 = "/_matrix/client/v1"
 UNKNOWN_ROOM = "!" + "x" * 43
 
 
-@pytest.fixture
-async def alice(homeserver):
-    return await homeserver.register("alice")
-
-
-@pytest.fixture
-async def bob(homeserver):
-    return await homeserver.register("bob")
-
-
 def summary_path(room):
     return f"{V1}/room_summary/{segment(room)}"
 

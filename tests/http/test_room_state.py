@@ -6,16 +6,6 @@ from .client import segment
 from .rooms import C, create, do, get_state, put_state, say, set_state
 
 
-@pytest.fixture
-async def alice(homeserver):
-    return await homeserver.register("alice")
-
-
-@pytest.fixture
-async def bob(homeserver):
-    return await homeserver.register("bob")
-
-
 def at(room_id, what):
     return f"{C}/rooms/{segment(room_id)}/{what}"
 

@@ -6,16 +6,6 @@ from .client import segment
 from .rooms import C, ask, create, do, get_state, membership, put_state, set_state
 
 
-@pytest.fixture
-async def alice(homeserver):
-    return await homeserver.register("alice")
-
-
-@pytest.fixture
-async def bob(homeserver):
-    return await homeserver.register("bob")
-
-
 async def upgrade(user, room_id, version, **more):
     answer = await ask(user, room_id, "upgrade", new_version=version, **more)
     assert answer.status == 200, answer.body

@@ -26,16 +26,6 @@ def ids(found: dict[str, Any]) -> list[str]:
 
 
 @pytest.fixture
-async def alice(homeserver: Homeserver) -> User:
-    return await homeserver.register("alice")
-
-
-@pytest.fixture
-async def bob(homeserver: Homeserver) -> User:
-    return await homeserver.register("bob")
-
-
-@pytest.fixture
 async def room(homeserver: Homeserver, alice: User) -> Room:
     return await Room.create(homeserver, alice)
 

@@ -41,16 +41,6 @@ def joined(told, room):
 
 
 @pytest.fixture
-async def alice(homeserver):
-    return await homeserver.register("alice")
-
-
-@pytest.fixture
-async def bob(homeserver):
-    return await homeserver.register("bob")
-
-
-@pytest.fixture
 async def room(alice, bob):
     """Public, of alice and bob."""
     room_id = await create(alice, preset="public_chat")

@@ -1,19 +1,7 @@
 """First syncs of rooms that were told before: what is kept for one user is not told to another, nor for too long."""
 
-import pytest
-
 from .rooms import create, do, say, set_state
 from .test_sync import bodies, joined, sync
-
-
-@pytest.fixture
-async def alice(homeserver):
-    return await homeserver.register("alice")
-
-
-@pytest.fixture
-async def bob(homeserver):
-    return await homeserver.register("bob")
 
 
 async def told(user, room):

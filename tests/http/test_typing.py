@@ -10,16 +10,6 @@ SYNC = "/_matrix/client/v3/sync"
 
 
 @pytest.fixture
-async def alice(homeserver: Homeserver) -> User:
-    return await homeserver.register("alice")
-
-
-@pytest.fixture
-async def bob(homeserver: Homeserver) -> User:
-    return await homeserver.register("bob")
-
-
-@pytest.fixture
 async def room(homeserver: Homeserver, alice: User, bob: User) -> Room:
     room = await Room.create(homeserver, alice)
     await room.join(bob)
