@@ -287,6 +287,17 @@ async def test_large_events_are_spread_over_transactions(start, played):
     assert max(len(body) for _, body in played.attempts) < 1_048_576
 
 
+async def test_a_private_receipt_of_its_own_user_and_nothing_else(start, played):
+    homeserver = await start(receive_ephemeral=True)
+    alice = await homeserver.register("alice")
+    bridge, room_id = await ghost_room(homeserver, alice)
+    event_id = await say(alice, room_id, "read me")
+    await played.until(lambda: "read me" in played.bodies())
+    private = f"{room_path(room_id)}/receipt/m.read.private/{segment(event_id)}"
+    assert (await bridge.post(private, {}, user_id="@ghost_1:test")).status == 200
+    await played.until(lambda: "m.read.private" in str(played.ephemeral))
+
+
 async def test_typing_receipts_and_presence(start, played):
     homeserver = await start(receive_ephemeral=True)
     alice = await homeserver.register("alice")

@@ -219,6 +219,10 @@ class NewsReader:
         read_in = set(told.rooms)
         if told.is_all:
             read_in.update(receipts.list_rooms_with_receipt_changes(txn, after, upto))
+        elif own := self._interest.list_users(
+            txn, told.users
+        ):  # private receipts are told of to their users only
+            read_in.update(receipts.list_rooms_with_own_receipt_changes(txn, own, after, upto))
         interests = self._interest.list_rooms(txn, read_in)
         room_ids = {nid: interest.room.room_id for nid, interest in interests.items() if interest}
         return [

@@ -85,6 +85,10 @@ _ALL_CHANGES: Final = f"""
 _ROOMS_CHANGED: Final = (
     "SELECT DISTINCT room_nid FROM receipts WHERE position > :since AND position <= :up_to"
 )
+_ROOMS_CHANGED_BY: Final = """
+    SELECT DISTINCT room_nid FROM receipts
+    WHERE user_nid IN (:user_nids[]) AND is_local = 1 AND position > :since AND position <= :up_to
+"""
 _OF_USER: Final = f"SELECT {_COLUMNS} FROM receipts WHERE room_nid = :room_nid AND user_nid = :user_nid"  # noqa: S608
 
 
@@ -167,6 +171,17 @@ def list_all_receipt_changes(
 def list_rooms_with_receipt_changes(txn: ReadTxn, since: int, up_to: int) -> list[int]:
     """Rooms where a receipt changed in (since, up_to]. Cost: walks an index of all receipts; for a start only."""
     return [row[0] for row in txn.all(_ROOMS_CHANGED, since=since, up_to=up_to)]
+
+
+def list_rooms_with_own_receipt_changes(
+    txn: ReadTxn, user_nids: Collection[int], since: int, up_to: int
+) -> set[int]:
+    """Rooms where a receipt of one of these local users changed in (since, up_to]."""
+    return {
+        row[0]
+        for batch in in_batches(list(user_nids))
+        for row in txn.all(_ROOMS_CHANGED_BY, user_nids=batch, since=since, up_to=up_to)
+    }
 
 
 def list_receipts_of_user(txn: ReadTxn, room_nid: int, user_nid: int) -> list[StoredReceipt]:
