@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 
 RANVIER = Path(sys.executable).parent / "ranvier"
-START_SECONDS = 20
+START_SECONDS = 60
 
 
 def free_port() -> int:
@@ -39,6 +39,10 @@ class ServerProcess:
     def pid(self) -> int:
         assert self._process is not None, "it was started"
         return self._process.pid
+
+    def set(self, **environment: str) -> None:
+        """Settings that name the address of this very server. Before it starts."""
+        self._environment |= environment
 
     def start(self) -> None:
         command = [

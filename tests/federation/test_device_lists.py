@@ -254,8 +254,8 @@ async def test_a_server_that_does_not_answer_is_asked_later_and_later(scene: Sce
         assert not await is_asked()
         network.clock.skip(3)
     await until(is_asked)
-    scene.peer.is_dumb = False
     since = await scene.since()
+    scene.peer.is_dumb = False
     network.clock.skip(1_000)
     await scene.follow()
     # Who asked in vain before is told that it is worth asking now.

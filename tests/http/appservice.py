@@ -51,7 +51,7 @@ class PlayedAppservice:
         """What was said in rooms."""
         return [one["content"]["body"] for one in self.events if one["type"] == "m.room.message"]
 
-    async def until(self, check: Callable[[], object], seconds: float = 10) -> None:
+    async def until(self, check: Callable[[], object], seconds: float = 60) -> None:
         """Wait for requests until one brings about what `check` looks for."""
         async with asyncio.timeout(seconds):
             while not check():

@@ -118,7 +118,7 @@ async def running_homeserver(
 
 async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
     """Wait until the background has brought about what `check` looks for. Raises: TimeoutError."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             if await check():
                 return

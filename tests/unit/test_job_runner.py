@@ -45,7 +45,7 @@ async def has_timer(clock):
 
 
 async def until(check):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(40):
         while True:
             if await check():
                 return
