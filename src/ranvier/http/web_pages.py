@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import parse_qs
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ranvier.core.errors import InvalidParam
 from ranvier.http.responses import Response
@@ -21,17 +21,33 @@ _TEMPLATES: Final = Environment(
 )
 
 
+class Template:
+    """A page of `http/templates`. It is compiled when it is first shown: a server that starts is in a hurry."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def render(self, **values: object) -> str:
+        return _TEMPLATES.get_template(self._name).render(**values)
+
+
 def load_template(name: str) -> Template:
     """A page of `http/templates`."""
-    return _TEMPLATES.get_template(name)
+    return Template(name)
 
 
-def html_page(template: Template, *, status: int = 200, **values: object) -> Response:
-    """The page with `values`, and with `nonce` for its scripts."""
+def html_page(
+    template: Template, *, status: int = 200, leads_to: str = "'self'", **values: object
+) -> Response:
+    """The page with `values`, and with `nonce` for its scripts. `leads_to`: where its forms, and redirects that answer
+    them, may lead: sources of Content Security Policy.
+    """
     nonce = secrets.token_urlsafe(16)
     policy = (
         f"default-src 'none'; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'; connect-src 'self'; "
-        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        f"form-action {leads_to}; base-uri 'none'; frame-ancestors 'none'"
     )
     return Response(
         status=status,

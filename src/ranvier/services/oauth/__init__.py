@@ -1,0 +1,1 @@
+"""This server as its own OAuth 2.0 authorization server (docs/adr/0010)."""
