@@ -1,0 +1,1 @@
+"""Where two devices of a person meet."""
