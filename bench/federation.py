@@ -83,6 +83,9 @@ async def measure(name: Name) -> dict[str, float]:
             cpu_s = _cpu_s(_pid(alice.server))
             figures[f"a room of {MEMBERS} members joined, s"] = await _join(alice, large)
             figures[f"a room of {MEMBERS} members joined, CPU, s"] = _cpu_s(_pid(alice.server)) - cpu_s
+            figures |= await _join_quickly(
+                alice, Room(sinks[0], sinks, MEMBERS // SERVERS, omits_members=True)
+            )
         return figures
 
 
@@ -146,7 +149,8 @@ class Sink:
             writer.close()
 
     def _answer(self, method: str, target: str, body: bytes) -> bytes | None:
-        path = [unquote(part) for part in target.partition("?")[0].split("/")[1:]]
+        target, _, query = target.partition("?")
+        path = [unquote(part) for part in target.split("/")[1:]]
         match path:
             case ["_matrix", "key", "v2", "server", *_]:
                 valid_until_ms = _now_ms() + 86_400_000
@@ -158,7 +162,13 @@ class Sink:
             case ["_matrix", "federation", "v1", "make_join", room_id, user_id]:
                 return self.rooms[room_id].offer(user_id)
             case ["_matrix", "federation", "v2", "send_join", room_id, _]:
-                return self.rooms[room_id].let_in(body)
+                return self.rooms[room_id].let_in(body, asks_for_less="omit_members=true" in query)
+            case ["_matrix", "federation", "v1", "state_ids", room_id]:
+                return self.rooms[room_id].tell_state_ids()
+            case ["_matrix", "federation", "v1", "state", room_id]:
+                return self.rooms[room_id].tell_state()
+            case ["_matrix", "federation", "v1", "event", event_id]:
+                return next((told for room in self.rooms.values() if (told := room.tell(event_id))), None)
         return None
 
     async def ask(self, person: Person, method: str, path: str, body: bytes | None = None) -> Any:
@@ -192,9 +202,13 @@ async def _playing(authority: Authority) -> AsyncIterator[list[Sink]]:
 class Room:
     """A room of some servers, with as many members of each, that a server under test is let into."""
 
-    def __init__(self, owner: Sink, sinks: Sequence[Sink], members_each: int = 1) -> None:
+    def __init__(
+        self, owner: Sink, sinks: Sequence[Sink], members_each: int = 1, *, omits_members: bool = False
+    ) -> None:
+        """`omits_members`: who asks for that is let in with a state that lacks the members."""
         self.owner = owner
-        self.room_id = RoomID(f"!{members_each}of{len(sinks)}:{owner.name}")
+        self.room_id = RoomID(f"!{members_each}of{len(sinks)}{'quickly' * omits_members}:{owner.name}")
+        self._omits_members = omits_members
         self.state: dict[StateKey, Pdu] = {}
         self._servers = [sink.name for sink in sinks]
         self._depth = 0
@@ -250,17 +264,34 @@ class Room:
         }
         return orjson.dumps({"room_version": "11", "event": event})
 
-    def let_in(self, event: bytes) -> bytes:
-        """The answer to send_join: all of the room."""
+    def let_in(self, event: bytes, *, asks_for_less: bool) -> bytes:
+        """The answer to send_join: all of the room, or all but the members besides its creator."""
+        omits = asks_for_less and self._omits_members
         rest = orjson.dumps(
-            {"members_omitted": False, "servers_in_room": self._servers, "origin": self.owner.name}
+            {"members_omitted": omits, "servers_in_room": self._servers, "origin": self.owner.name}
         )
-        return b'{"event":%b,"state":%b,"auth_chain":%b,%b' % (
-            event,
-            self._state_json,
-            self._state_json,
-            rest[1:],
-        )
+        state = self._state_json
+        if omits:
+            kept = [pdu.json for pdu in self.state.values() if not self._is_mere_member(pdu)]
+            state = b"[" + b",".join(kept) + b"]"
+        return b'{"event":%b,"state":%b,"auth_chain":%b,%b' % (event, state, state, rest[1:])
+
+    def _is_mere_member(self, pdu: Pdu) -> bool:
+        return pdu.type == "m.room.member" and pdu.state_key != f"@user0:{self.owner.name}"
+
+    def tell_state_ids(self) -> bytes:
+        ids = [pdu.event_id for pdu in self.state.values()]
+        return orjson.dumps({"pdu_ids": ids, "auth_chain_ids": ids})
+
+    def tell_state(self) -> bytes:
+        return b'{"pdus":%b,"auth_chain":%b}' % (self._state_json, self._state_json)
+
+    def tell(self, event_id: str) -> bytes | None:
+        """The answer to a request for one event."""
+        found = next((pdu.json for pdu in self.state.values() if pdu.event_id == event_id), None)
+        if found is None:
+            return None
+        return b'{"origin":"%b","origin_server_ts":0,"pdus":[%b]}' % (self.owner.name.encode(), found)
 
 
 async def _push(alice: Person, sink: Sink) -> dict[str, float]:
@@ -328,6 +359,23 @@ async def _join(alice: Person, room: Room) -> float:
     path = f"{_C}/join/{quote(room.room_id, safe='')}?server_name={room.owner.name}"
     await alice.call("POST", path, {})
     return time.perf_counter() - started
+
+
+async def _join_quickly(alice: Person, room: Room) -> dict[str, float]:
+    """Enter a room of which the members may come later; when one may speak there, and when all are known."""
+    cpu_s, started = _cpu_s(_pid(alice.server)), time.perf_counter()
+    await _join(alice, room)
+    await alice.say(room.room_id, "hello")
+    usable_s = time.perf_counter() - started
+    path = f"{_C}/rooms/{quote(room.room_id, safe='')}/joined_members"
+    answer = await alice.call("GET", path)
+    if len(answer["joined"]) != MEMBERS + 1:
+        raise RuntimeError(f"{len(answer['joined'])} members are known")
+    return {
+        f"a room of {MEMBERS} members usable before all are known, s": usable_s,
+        f"a room of {MEMBERS} members known afterwards, s": time.perf_counter() - started,
+        f"a room of {MEMBERS} members known afterwards, CPU, s": _cpu_s(_pid(alice.server)) - cpu_s,
+    }
 
 
 async def _send(alice: Person, room: Room, sinks: Sequence[Sink]) -> dict[str, float]:

@@ -14,10 +14,12 @@ from ranvier.core.identifiers import EventID, RoomID, StateKey
 from ranvier.core.room_versions import get_room_version
 from ranvier.services.rooms.state_before import States, StateView
 from ranvier.store.database import ReadTxn
-from ranvier.store.tables import events, rooms
+from ranvier.store.tables import events, rooms, unchecked_states
 from ranvier.store.tables.edges import list_auth_nids
 from ranvier.store.tables.events import EventRecord, Status, record_of
 from ranvier.store.tables.interned import list_state_keys
+from ranvier.store.tables.memberships import list_servers_in_room
+from ranvier.store.tables.state import list_current_state
 from ranvier.store.tables.state_nodes import SnapshotNodes
 
 from ..http.homeserver import Homeserver
@@ -39,6 +41,11 @@ _THERE = """
     SELECT 1 FROM rooms r JOIN room_servers rs ON rs.room_nid = r.room_nid AND rs.joined_count > 0
     JOIN servers s ON s.server_nid = rs.server_nid
     WHERE r.room_id = :room_id AND s.server_name = :name
+"""
+
+_COUNTED = """
+    SELECT u.server_nid, COUNT(*) FROM memberships m JOIN users u ON u.user_nid = m.user_nid
+    WHERE m.room_nid = :room_nid AND m.membership = 'join' GROUP BY u.server_nid
 """
 
 State = dict[StateKey, EventID]
@@ -97,6 +104,13 @@ def _read(txn: ReadTxn, server: Homeserver, room_id: str) -> View:
     merged = states.merge([view for view in after if view is not None])
     stray = states.difference(StateView(room.state_root), merged)
     assert not stray, f"{server.server_name}: the state now is not that of the extremities: {stray}"
+    if not room.is_partial and unchecked_states.find(txn, room.room_nid) is None:
+        held = list_current_state(txn, room.room_nid)
+        entries = state_map.to_dict(SnapshotNodes(txn, foundation.nodes), room.state_root)
+        assert held == entries, f"{server.server_name}: the rows of the state are not those of its map"
+        counts: dict[int, int] = dict(txn.all(_COUNTED, room_nid=room.room_nid))
+        told = dict(list_servers_in_room(txn, room.room_nid))
+        assert counts == told, f"{server.server_name}: as many members of other servers are not there"
     stray_edges = _find_wrong_nodes(txn, room)
     assert not stray_edges, f"{server.server_name}: not what these cite, or not their depth: {stray_edges}"
     ids = {nid: record.event_id for nid, record in records.items()}

@@ -57,6 +57,7 @@ class SkippingClock(SystemClock):
 
     def __init__(self) -> None:
         self._skipped_ms = 0
+        self._jumped_ms = 0
         self._timers: dict[object, tuple[float, Callable[[], object]]] = {}
 
     def skip(self, seconds: float) -> None:
@@ -66,8 +67,12 @@ class SkippingClock(SystemClock):
             if due <= now:
                 fire()
 
+    def jump(self, seconds: float) -> None:
+        """Set the time of day, as an administrator does: nobody who sleeps wakes by it."""
+        self._jumped_ms += round(seconds * 1000)
+
     def now_ms(self) -> int:
-        return super().now_ms() + self._skipped_ms
+        return super().now_ms() + self._skipped_ms + self._jumped_ms
 
     def monotonic(self) -> float:
         return super().monotonic() + self._skipped_ms / 1000
@@ -118,6 +123,7 @@ class Network:
         self._loss = 0.0
         self.before: dict[str, Answer] = {}  # by server name
         self.clock = SkippingClock()
+        self.clocks: dict[str, SkippingClock] = {}  # by server name, of those that have their own
         self.log: list[tuple[str, HttpRequest]] = []  # who asked, and what
 
     async def server(self, name: str, **settings: Any) -> Homeserver:
@@ -130,7 +136,7 @@ class Network:
         ways = Ways(_Client(self, server_name), _Resolver(self), _close)
         running = running_homeserver(
             self._directory / name,
-            replaced={"network": ways, "clock": self.clock},
+            replaced={"network": ways, "clock": self.clocks.get(server_name, self.clock)},
             **({"server_name": server_name, "presence": PresenceConfig(enabled=False)} | settings),
         )
         server = await stack.enter_async_context(running)

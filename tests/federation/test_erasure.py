@@ -12,9 +12,14 @@ async def test_servers_that_come_later_do_not_get_what_was_erased(network: Netwo
     alice, carol, bob = await one.register("alice"), await one.register("carol"), await two.register("bob")
     room_id = (await alice.post(f"{C}/createRoom", {"preset": "public_chat"})).json["room_id"]
     path = f"{C}/rooms/{segment(room_id)}"
+    assert (await alice.put(f"{path}/state/m.room.power_levels", {"state_default": 0})).status == 200
     assert (await carol.post(f"{C}/join/{segment(room_id)}", {})).status == 200
     secret = (await carol.put(f"{path}/send/m.room.message/1", {"body": "secret"})).json["event_id"]
     plain = (await alice.put(f"{path}/send/m.room.message/2", {"body": "plain"})).json["event_id"]
+    topics = [
+        (await carol.put(f"{path}/state/m.room.topic", {"topic": topic})).json["event_id"]
+        for topic in ("secret topic", "topic")
+    ]
     identifier = {"type": "m.id.user", "user": carol.user_id}
     auth = {"type": "m.login.password", "identifier": identifier, "password": PASSWORD}
     closed = await carol.post(f"{C}/account/deactivate", {"erase": True, "auth": auth})
@@ -25,3 +30,5 @@ async def test_servers_that_come_later_do_not_get_what_was_erased(network: Netwo
     contents = {event["event_id"]: event["content"] for event in history}
     assert contents[plain] == {"body": "plain"}
     assert contents[secret] == {}
+    # What is the room's state now is what the room is.
+    assert [contents[topic] for topic in topics] == [{}, {"topic": "topic"}]

@@ -13,7 +13,7 @@ from ranvier.services.flows import remote_joining
 
 from ..http.client import Answer, segment
 from ..http.homeserver import Homeserver, User
-from .agreement import differences, lacks_members, view_of
+from .agreement import differences, is_server_in_room, lacks_members, view_of
 from .network import Network
 from .peer import Peer
 from .test_handshakes import hand_in, make, sign
@@ -80,6 +80,9 @@ class Rooms:
     async def join(self, user: User, via: str = "one.test") -> Answer:
         answer = await user.post(f"{C}/join/{segment(self.room_id)}?server_name={via}", {})
         assert answer.status == 200, answer.body
+        if user.user_id.endswith(":three.test"):
+            # What is said there before it has heard of the join is not sent to the newcomer.
+            await self.until(lambda: is_server_in_room(self.two, self.room_id, "three.test"))
         return answer
 
     async def send(self, user: User, text: str) -> str:

@@ -386,6 +386,21 @@ async def test_what_comes_late_behind_a_soft_failed_event_is_behind_what_cites_t
     assert not view.dangling
 
 
+async def test_one_of_two_that_come_late_is_behind_what_cites_both(scene: Scene) -> None:
+    """What it led to is what was claimed of it; the other one never comes."""
+    base, room, peer = scene.last, scene.room, scene.peer
+    content = {"membership": "join", "displayname": "first"}
+    one = peer.event(room, scene.bob, "m.room.member", content, prev=[base], state_key=scene.bob)
+    other = peer.message(room, scene.bob, "other", base)
+    both = peer.message(room, scene.bob, "both", one, other)
+    said = peer.message(room, scene.bob, "said", both)
+    peer._missing = lambda room, asked: peer._shown([both])  # type: ignore[method-assign]
+    assert await scene.send(said) == {said.event_id: {}}
+    assert (await view_of(scene.server, room.room_id)).extremities == {base.event_id, said.event_id}
+    assert await scene.send(one) == {one.event_id: {}}
+    assert (await view_of(scene.server, room.room_id)).extremities == {said.event_id}
+
+
 async def test_who_withholds_an_event_does_not_decide_about_the_room_by_that(scene: Scene) -> None:
     """The peer claims a state in which what alice did last never happened, and tells the truth later."""
     before = dict(scene.room.before[scene.last.event_id])

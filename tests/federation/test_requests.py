@@ -27,7 +27,7 @@ from ranvier.services.remote.requests import Ask, Refused, Requests, path_of
 from ranvier.services.remote.standing import FIRST_PAUSE_MS, HeldBack, Standings
 from ranvier.store.connect import open_database
 from ranvier.store.database import Database
-from ranvier.store.tables.interned import Interner
+from ranvier.store.tables.interned import Interner, intern_servers
 
 from .network import SkippingClock
 
@@ -164,6 +164,7 @@ async def test_a_server_that_fails_is_left_alone_longer_each_time(
     db: Database, answer: Any, fault: type[RemoteFault]
 ) -> None:
     rig = Rig(db)
+    await db.write(intern_servers, Interner(OWN), (THERE,))
     pauses = []
     for _ in range(4):
         rig.web.answers = [answer]
@@ -183,6 +184,34 @@ async def test_a_server_that_fails_is_left_alone_longer_each_time(
         await again.requests.get(THERE, "/x")
     assert await again.requests.ask(THERE, Ask(method="GET", path="/x", despite_standing=True)) == {}
     assert await again.requests.get(THERE, "/x") == {}
+
+
+@pytest.mark.parametrize("jump_s", [-86_400, 86_400])
+async def test_a_clock_that_is_set_ends_a_pause_at_most(db: Database, jump_s: int) -> None:
+    rig = Rig(db)
+    for _ in range(12):
+        rig.web.answers = [Unreachable("down")]
+        with pytest.raises(Unreachable):
+            await rig.requests.get(THERE, "/x")
+        rig.clock.skip((await rig.standings.retry_at_ms(THERE) - rig.clock.now_ms()) / 1000)
+    rig.web.answers = [Unreachable("down")]
+    with pytest.raises(Unreachable):
+        await rig.requests.get(THERE, "/x")
+    with pytest.raises(HeldBack):
+        await rig.requests.get(THERE, "/x")
+    rig.clock.jump(jump_s)
+    assert await rig.requests.get(THERE, "/x") == {}
+
+
+async def test_a_name_that_nothing_is_about_leaves_no_trace(db: Database) -> None:
+    rig = Rig(db)
+    rig.web.answers = [Unreachable("down")]
+    with pytest.raises(Unreachable):
+        await rig.requests.get(THERE, "/x")
+    with pytest.raises(HeldBack):
+        await rig.requests.get(THERE, "/x")
+    for table in ("servers", "destinations"):
+        assert await db.read(lambda txn, sql: txn.value(sql), f"SELECT COUNT(*) FROM {table}") == 0
 
 
 async def test_failures_of_one_moment_count_once(db: Database) -> None:

@@ -47,7 +47,9 @@ class Simulation:
         self.before: set[str] = set()  # messages that need not be known everywhere
 
     async def start(self) -> None:
-        self.servers = [await self.network.server(name) for name in NAMES]
+        # They enter with the whole state; `Latecomer` with a part of it.
+        whole = FederationConfig(partial_joins=False)
+        self.servers = [await self.network.server(name, federation=whole) for name in NAMES]
         self.actors = [await server.register("user") for server in self.servers]
         self.keepers = [await server.register("keeper") for server in self.servers]
         body = {

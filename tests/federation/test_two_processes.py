@@ -13,13 +13,15 @@ import pytest
 from ranvier.app.config import DatabaseConfig
 from ranvier.core.events.pdu import Pdu
 from ranvier.core.identifiers import RoomID, ServerName
+from ranvier.services.federation.leases import LEASE_MS, Holding, Leases
+from ranvier.store.connect import open_database
 from ranvier.store.tables import destination_leases, rooms
-from ranvier.store.tables.interned import find_server_nids
+from ranvier.store.tables.interned import Interner, find_server_nids, intern_servers
 
 from ..http.client import segment
 from ..http.homeserver import Homeserver, User
 from ..store.conftest import PostgresDatabase
-from .network import FEDERATION_APIS, Network
+from .network import FEDERATION_APIS, Network, SkippingClock
 from .peer import Peer
 from .test_handshakes import hand_in, make, sign
 from .test_rooms import create_room, join, reads, say, texts, until
@@ -140,3 +142,27 @@ async def test_both_receive_for_one_room(pair: Pair, network: Network) -> None:
     assert 1 <= len(row.extremities) <= 3
     path = f"/_matrix/client/v3/rooms/{segment(room_id)}/state/m.room.member/{segment(peer.user('bob'))}"
     assert (await pair.alice_there.get(path)).json["membership"] == "join"
+
+
+@pytest.mark.parametrize("jump_s", [-86_400, 86_400])
+async def test_leases_survive_a_clock_that_is_set(tmp_path: Path, jump_s: int) -> None:
+    """One process sends at a time, also afterwards, and nobody waits for a lease of another day."""
+    db, clock = await open_database(f"sqlite:{tmp_path / 'leases.db'}"), SkippingClock()
+    try:
+        interner = Interner(ServerName("one.test"))
+        nids = await db.write(intern_servers, interner, [ServerName(f"{n}.test") for n in range(2)])
+        alive, dead = nids.values()
+        first, second, gone = (Leases(db, clock, owner, is_shared=True) for owner in ("a", "b", "c"))
+        assert await first.hold(alive) is Holding.NEW
+        assert await gone.hold(dead) is Holding.NEW
+        assert [await second.hold(nid) for nid in (alive, dead)] == [Holding.LOST] * 2
+        clock.jump(jump_s)
+        assert await first.hold(alive) is Holding.OWN, "the one that sends goes on"
+        assert await second.hold(alive) is Holding.LOST
+        assert await second.hold(dead) is Holding.NEW, "what a dead process held is free"
+        assert await first.list_others() == {dead}
+        clock.skip(LEASE_MS / 1000 + 1)
+        assert await second.hold(alive) is Holding.NEW
+        assert await first.hold(alive) is Holding.LOST
+    finally:
+        await db.close()

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -43,8 +43,11 @@ class Room(msgspec.Struct):
     creator: str
     sent: list[str] = []  # event ids
     spoken: dict[str, str] = {}  # what was said (with success) -> event id
+    speakers: dict[str, SimServer] = {}  # by what was said
     is_founding: bool = True  # all servers are in it, and stay
     alias: str | None = None
+    travelers: set[str] = set()  # servers that were out of it for a while
+    elsewhere: dict[str, set[str]] = {}  # by server: what was said before it came back
 
     @property
     def path(self) -> str:
@@ -58,7 +61,8 @@ class Cast:
         self.actors: list[Actor] = []
         self.keepers: list[Actor] = []
         self.rooms: list[Room] = []
-        self.letters: list[tuple[str, str]] = []  # to-device messages that were taken: to whom, the text
+        # To-device messages that were taken: from where, to whom, the text.
+        self.letters: list[tuple[str, str, str]] = []
         self._watcher = watcher
         self._forgers = forgers
 
@@ -82,8 +86,8 @@ class Cast:
         events["m.room.tombstone"] = 50
         return {"users": users, "state_default": 0, "redact": 50, "events": events}
 
-    async def found_room(self, version: str) -> Room:
-        """A room with everybody in it."""
+    async def found_room(self, version: str, late: Sequence[str]) -> Room:
+        """A room with everybody in it but those whose servers come late."""
         creator = self.actors[0]
         body = {
             "preset": "public_chat",
@@ -95,14 +99,34 @@ class Cast:
         room = Room(answer.json["room_id"], version, creator.user_id)
         self.rooms.append(room)
         for one in self.everybody[1:]:
+            if one.server.name in late:
+                continue
             joined = await self.join(one, room)
             assert joined is not None, f"{one.user_id} cannot join"
             assert joined.status == 200, joined.body
         return room
 
-    async def join(self, actor: Actor, room: Room, **body: Any) -> Answer | None:
-        names = "&".join(f"server_name={one.server.server_name}" for one in self.keepers)
-        return await self.ask(actor, "POST", f"{CLIENT}/join/{segment(room.room_id)}?{names}", body)
+    async def join(self, actor: Actor, room: Room, *, via: Sequence[SimServer] = ()) -> Answer | None:
+        servers = via or [one.server for one in self.keepers]
+        names = "&".join(f"server_name={one.server_name}" for one in servers)
+        return await self.ask(actor, "POST", f"{CLIENT}/join/{segment(room.room_id)}?{names}", {})
+
+    def forget(self, server: SimServer) -> None:
+        """A server is gone, with all its users."""
+        for one in self.everybody:
+            one.line.is_dead |= one.server is server
+        self.actors = [one for one in self.actors if one.server is not server]
+        self.keepers = [one for one in self.keepers if one.server is not server]
+        self.letters = [
+            one
+            for one in self.letters
+            if one[0] != server.name and not one[1].endswith(f":{server.server_name}")
+        ]
+        for room in self.rooms:
+            # Some of it may not have come to anybody else.
+            room.spoken = {
+                text: one for text, one in room.spoken.items() if room.speakers[text] is not server
+            }
 
     async def ask(
         self, actor: Actor, method: str, path: str, body: Mapping[str, Any] | None = None, *, repeats: int = 0
@@ -132,7 +156,9 @@ class Cast:
         if answer is None or answer.status != 200:
             return False
         event_id = answer.json["event_id"]
-        room.spoken[text] = event_id
+        room.speakers[text] = actor.server
+        if not actor.server.is_gone:
+            room.spoken[text] = event_id
         room.sent.append(event_id)
         return True
 
@@ -211,8 +237,12 @@ class Cast:
         path = f"{CLIENT}/sendToDevice/org.example.letter/{segment(text)}"
         body = {"messages": {target.user_id: {target.client.device_id: {"text": text}}}}
         answer = await self.ask(actor, "PUT", path, body, repeats=REPEATS)
-        if answer is not None and answer.status == 200:
-            self.letters.append((target.user_id, text))
+        if (
+            answer is not None
+            and answer.status == 200
+            and not (actor.server.is_gone or target.server.is_gone)
+        ):
+            self.letters.append((actor.server.name, target.user_id, text))
 
     async def _alias(self, actor: Actor, room: Room, number: int, rng: random.Random) -> None:
         if room.alias is not None and rng.random() < 0.6:

@@ -16,8 +16,8 @@ from ranvier.core.events.pdu import Pdu
 from ranvier.core.identifiers import EventID, RoomID, StateKey
 from ranvier.core.room_versions import get_room_version
 from ranvier.services.rooms.live import pdu_of
-from ranvier.store.database import ReadTxn
-from ranvier.store.tables import events, rooms
+from ranvier.store.database import ReadTxn, Unavailable
+from ranvier.store.tables import events, rooms, unchecked_states
 from ranvier.store.tables.events import Status, record_of
 from ranvier.store.tables.interned import list_state_keys
 from ranvier.store.tables.state_nodes import SnapshotNodes
@@ -301,13 +301,19 @@ class Forger:
         )
         if not server.is_up:
             raise ConnectionLost
-        await server.foundation.ports.db.read(self._copy, server, copy)
+        try:
+            await server.foundation.ports.db.read(self._copy, server, copy)
+        except Unavailable as error:
+            raise ConnectionLost from error
         return copy
 
     def _copy(self, txn: ReadTxn, server: SimServer, copy: RoomCopy) -> None:
         foundation = server.foundation
         row = rooms.find_room(txn, copy.room_id)
-        assert row is not None
+        if row is None or not row.extremities:
+            raise ConnectionLost  # it has never been in the room
+        if row.is_partial or unchecked_states.find(txn, row.room_nid) is not None:
+            raise ConnectionLost  # what is stored of it now is not what all will agree on
         records = [record_of(found) for found in txn.all(_ALL, room_nid=row.room_nid)]
         ids = {record.event_nid: record.event_id for record in records}
         for record in records:

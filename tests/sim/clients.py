@@ -27,6 +27,7 @@ class Line:
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self.lost = 0.0
+        self.is_dead = False  # there is no server any more
 
     async def ask(self, client: Client, method: str, path: str, **more: Any) -> Answer:
         """Raises: ConnectionLost, whether or not the server did it."""
@@ -59,6 +60,8 @@ class Patient:
                     return answer
             except ConnectionLost:
                 pass
+            if self._line.is_dead:
+                await asyncio.Event().wait()
             await asyncio.sleep(PAUSE_S)
 
 
@@ -96,15 +99,17 @@ class Reader:
             self.to_device[event["content"].get("text", "")] += 1
         rooms = told.get("rooms", {})
         for room_id, section in rooms.get("leave", {}).items():
-            await self._take_section(room_id, section, since)
+            # Who came back, and left again, may be told from before the first time.
+            await self._take_section(room_id, section, since, again=self._moved(section))
             self._joined.discard(room_id)
         for room_id, section in rooms.get("join", {}).items():
-            if room_id not in self._joined or (section["timeline"]["limited"] and self._moved(section)):
+            has_moved = self._moved(section)
+            if room_id not in self._joined or (section["timeline"]["limited"] and has_moved):
                 # A room that one comes (back) into is told from some point on, perhaps one known before.
                 self.told[room_id] = Counter()
                 await self._take_section(room_id, section, None)
             else:
-                await self._take_section(room_id, section, since)
+                await self._take_section(room_id, section, since, again=has_moved)
             self._joined.add(room_id)
 
     def _moved(self, section: Mapping[str, Any]) -> bool:
@@ -112,14 +117,17 @@ class Reader:
         told = (*section[self._state]["events"], *section["timeline"]["events"])
         return any(event.get("state_key") == self.user.user_id for event in told)
 
-    async def _take_section(self, room_id: str, section: Mapping[str, Any], since: str | None) -> None:
+    async def _take_section(
+        self, room_id: str, section: Mapping[str, Any], since: str | None, *, again: bool = False
+    ) -> None:
+        """`again`: it may tell what was told before."""
         timeline = section["timeline"]
         self.shown_state.update(event["event_id"] for event in section[self._state]["events"])
-        self._take(room_id, timeline["events"])
+        self._take(room_id, timeline["events"], again=again)
         if timeline["limited"]:
-            await self._fill(room_id, timeline["prev_batch"], since)
+            await self._fill(room_id, timeline["prev_batch"], since, again=again)
 
-    async def _fill(self, room_id: str, start: str, since: str | None) -> None:
+    async def _fill(self, room_id: str, start: str, since: str | None, *, again: bool) -> None:
         path = f"{CLIENT}/rooms/{segment(room_id)}/messages"
         at: str | None = start
         while at is not None:
@@ -129,13 +137,15 @@ class Reader:
                 return  # it left meanwhile, and may not look any more
             assert answer.status == 200, answer.body
             page = answer.json
-            self._take(room_id, page["chunk"])
+            self._take(room_id, page["chunk"], again=again)
             at = page.get("end") if page["chunk"] else None
 
-    def _take(self, room_id: str, events: list[dict[str, Any]]) -> None:
+    def _take(self, room_id: str, events: list[dict[str, Any]], *, again: bool) -> None:
         known = self.told.setdefault(room_id, Counter())
         for event in events:
             event_id = event["event_id"]
+            if again and known[event_id]:
+                continue
             known[event_id] += 1
             text = event["content"].get("body")
             if text not in (None, FORGED):

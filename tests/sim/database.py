@@ -80,7 +80,12 @@ class InlineDatabase:
             raise Unavailable("the database is closed")
 
     def _read(self, job: Job) -> None:
-        if not self._is_closed and not job.future.done():
+        if job.future.done():
+            return
+        if self._is_closed:
+            # Of the server itself nobody waits any more; the forger does, who looks into databases.
+            job.future.set_exception(Unavailable("the database is closed"))
+        else:
             _resolve(self._reader.read(job))
 
     def _schedule(self) -> None:

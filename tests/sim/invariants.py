@@ -8,7 +8,7 @@ from ranvier.core.identifiers import RoomID
 from ranvier.store.database import ReadTxn
 from ranvier.store.tables import destinations, outbox, rooms
 
-from ..federation.agreement import View, view_of
+from ..federation.agreement import View, is_server_in_room, lacks_members, view_of
 from ..sliding_client import assert_knows
 from ..sync_equivalent import Follower, assert_equivalent
 from .actors import Cast, Room
@@ -34,16 +34,36 @@ _TOLD_AFTER = """
 """
 _WITH_STATUS = "SELECT event_id, status FROM events WHERE event_id IN (:ids[]) AND status IN (:statuses[])"
 _STRAY = {
-    "outbox": "SELECT COUNT(*) FROM outbox",
-    "outbox_edus": "SELECT COUNT(*) FROM outbox_edus",
-    "destination_leases": "SELECT COUNT(*) FROM destination_leases",
+    "outbox": "SELECT server_nid FROM outbox",
+    "outbox_edus": "SELECT -position FROM outbox_edus WHERE position NOT IN (SELECT position FROM outbox)",
+    "destination_leases": "SELECT server_nid FROM destination_leases",
 }
+
+
+async def sort_by_wholeness(servers: Sequence[SimServer], room_id: str) -> tuple[list[SimServer], list[str]]:
+    """The servers whose state of the room is whole; and the names of those others that it will yet come to: where
+    nobody else takes a server's joins for such, nobody tells it anything."""
+    partial = [
+        server
+        for server in servers
+        if await lacks_members(server, room_id)  # type: ignore[arg-type]  # has all that is read
+    ]
+    whole = [server for server in servers if server not in partial]
+    waiting = [
+        server.name
+        for server in partial
+        for other in whole
+        if await is_server_in_room(other, room_id, server.server_name)  # type: ignore[arg-type]
+    ]
+    return whole, waiting
 
 
 async def views_of(servers: Sequence[SimServer], room_id: str) -> dict[str, View]:
     """The room as each server has it that is or was in it."""
     views: dict[str, View] = {}
     for server in servers:
+        if server.is_gone:
+            continue
         room = await server.foundation.ports.db.read(rooms.find_room, RoomID(room_id))
         if room is not None and room.extremities:
             views[server.name] = await view_of(server, room_id)  # type: ignore[arg-type]  # has all that is read
@@ -81,7 +101,7 @@ def not_yet(room: Room, views: Mapping[str, View]) -> list[Any]:
         if one.extremities != other.extremities:
             found.append(("extremities", first, name, sorted(one.extremities ^ other.extremities)))
     for name, view in views.items():
-        lacking = set(room.spoken.values()) - view.messages
+        lacking = set(room.spoken.values()) - view.messages - room.elsewhere.get(name, set())
         if lacking:
             found.append(("messages missing", name, sorted(lacking)))
     return found
@@ -95,20 +115,24 @@ def _differing(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> dict[Any, An
 async def check_servers(servers: Sequence[SimServer]) -> list[str]:
     """Nothing waits to be sent, and nothing that should be done is held in memory or tables."""
     complaints: list[str] = []
+    gone = [server.server_name for server in servers if server.is_gone]
     for server in servers:
-        found = await server.foundation.ports.db.read(_read_leftovers, server.server_name)
+        if server.is_gone:
+            continue
+        found = await server.foundation.ports.db.read(_read_leftovers, (server.server_name, *gone))
         complaints += [f"{server.name}: {name} holds {count}" for name, count in found.items() if count]
         if len(server.life.tasks) > MAX_TASKS:
             complaints.append(f"{server.name}: {len(server.life.tasks)} tasks run")
     return complaints
 
 
-def _read_leftovers(txn: ReadTxn, own_name: str) -> dict[str, int]:
-    own_nid = txn.value(_SERVER, server_name=own_name)
+def _read_leftovers(txn: ReadTxn, but_of: Sequence[str]) -> dict[str, int]:
+    """`but_of`: the server itself, and those that nobody can send anything to any more."""
+    nids = {txn.value(_SERVER, server_name=name) for name in but_of}
     return {
-        **{name: txn.value(sql) for name, sql in _STRAY.items()},
-        "list of servers that are behind": len({*destinations.list_behind(txn)} - {own_nid}),
-        "list of servers with an outbox": len(outbox.list_waiting_servers(txn)),
+        **{name: sum(row[0] not in nids for row in txn.all(sql)) for name, sql in _STRAY.items()},
+        "list of servers that are behind": len({*destinations.list_behind(txn)} - nids),
+        "list of servers with an outbox": len({*outbox.list_waiting_servers(txn)} - nids),
     }
 
 
@@ -146,7 +170,7 @@ async def check_reader(reader: Reader, cast: Cast) -> list[str]:
     wrong += await read(_list_not_to_be_shown, sorted(reader.shown_state), (2, 4))
     if wrong:
         complaints.append(f"{user_id} was shown {wrong}")
-    letters = [text for target, text in cast.letters if target == user_id]
+    letters = [text for _, target, text in cast.letters if target == user_id]
     complaints += [
         f"{user_id} got {text!r} {reader.to_device[text]} times"
         for text in letters

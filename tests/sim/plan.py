@@ -19,9 +19,12 @@ class Action(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True):
     seed: int
     servers: tuple[str, ...]
+    late: tuple[str, ...]  # those of the servers that are not there when the rooms are founded
+    has_notary: bool  # all trust the first server for the keys of others
     versions: tuple[str, ...]  # of the rooms
     has_forger: bool
     actions: tuple[Action, ...]
+    omits_members: bool = True  # whether servers enter rooms with states that lack members
 
     def keep(self, numbers: frozenset[int]) -> "Plan":
         """The same with some of the actions alone."""
@@ -63,6 +66,12 @@ FAULTS = {
     "weather": 5,
     "pass_time": 2,
 }
+TRAVELS = {
+    "depart": 3,
+    "return": 5,
+    "rotate_key": 1,
+    "perish": 1,
+}
 FORGERY = {
     "forge_valid": 4,
     "forge_state": 3,
@@ -86,7 +95,12 @@ def make_plan(seed: int, *, steps: int = 70) -> Plan:
     rng = random.Random(f"plan {seed}")
     servers = SERVERS[: rng.choice((2, 3, 3, 3, 4))]
     has_forger = rng.random() < 0.6
-    weights = USERS | FAULTS | (FORGERY if has_forger else {})
+    late = servers[-1:] if len(servers) > 2 and rng.random() < 0.5 else ()
+    has_notary = rng.random() < 0.3
+    weights = USERS | FAULTS | TRAVELS | (FORGERY if has_forger else {})
+    if late and not has_notary:
+        # Who comes when a server is gone can never check what that one said, unless somebody is trusted.
+        del weights["perish"]
     if rng.random() < 0.2:
         weights = {kind: weight for kind, weight in weights.items() if kind not in FAULTS}
     kinds = rng.choices(list(weights), list(weights.values()), k=steps)
@@ -95,4 +109,5 @@ def make_plan(seed: int, *, steps: int = 70) -> Plan:
         Action(number, round(rng.expovariate(1) * pace_ms), kind) for number, kind in enumerate(kinds)
     )
     versions = tuple(rng.choice(VERSIONS) for _ in range(rng.choice((1, 1, 2))))
-    return Plan(seed, servers, versions, has_forger, actions)
+    omits_members = random.Random(f"joins {seed}").random() < 0.7
+    return Plan(seed, servers, late, has_notary, versions, has_forger, actions, omits_members)

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from ranvier.app.build import Homeserver, assemble
 from ranvier.app.compose.foundation import Foundation, Network, Ports
-from ranvier.app.config import Config, PresenceConfig, RateLimitsConfig, RegistrationConfig
+from ranvier.app.config import Config, FederationConfig, PresenceConfig, RateLimitsConfig, RegistrationConfig
 from ranvier.app.lifecycle import Worker
 from ranvier.core.signing import SigningKey
 from ranvier.http.endpoint import Api
@@ -42,7 +42,14 @@ class SimServer:
     """The server `{name}.test`."""
 
     def __init__(
-        self, name: str, directory: Path, network: SimNetwork, watcher: Watcher, rng: random.Random
+        self,
+        name: str,
+        directory: Path,
+        network: SimNetwork,
+        watcher: Watcher,
+        rng: random.Random,
+        *,
+        federation: FederationConfig,
     ) -> None:
         self.name = name
         self.server_name = f"{name}.test"
@@ -58,6 +65,9 @@ class SimServer:
         self._deaths: dict[str, int] = {}  # at which commit from now on it dies, by moment
         self.lives = 0
         self.is_stopping = False
+        self.is_gone = False  # for good
+        self._federation = federation
+        self.keys = [SigningKey(self.name.encode().ljust(32, b"."), "a_sim")]  # the first one signs
         network.add(self.server_name, AppOf(lambda: self._find_app("federation")))
         self.client_app = AppOf(lambda: self._find_app("client"))
 
@@ -91,13 +101,14 @@ class SimServer:
             registration=RegistrationConfig(mode="open"),
             rate_limits=RateLimitsConfig(enabled=False),
             presence=PresenceConfig(enabled=False),
+            federation=self._federation,
         )
         ports = Ports(
             config,
             self._db,
             self._clock,
             seeded_randomness(f"{self.name}/{self.lives}/{self._rng.random()}"),
-            [SigningKey(self.name.encode().ljust(32, b"."), "a_sim")],
+            tuple(self.keys),
             CollectorRegistry(),
             ways,
             password_cost=CHEAP,
@@ -151,6 +162,11 @@ class SimServer:
         life.end()
         # Whoever looks after the dead is none of them.
         Life().start(self._bury(life))
+
+    def perish(self) -> None:
+        """Die, and never come back."""
+        self.is_gone = True
+        self.crash("for good")
 
     async def _bury(self, life: Life) -> None:
         if not await life.wait_over():

@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from ranvier.app.config import FederationConfig
+
 from . import invariants
 from .actors import ACTORS, KEEPER, Actor, Cast
 from .byzantine import Forger
@@ -18,8 +20,9 @@ from .clients import Line, Reader, Slider
 from .database import AFTER, BEFORE
 from .loop import LoopClock, current_life, run
 from .network import SimNetwork, Weather
-from .plan import FAULTS, FORGERY, Action, Plan
+from .plan import FAULTS, FORGERY, TRAVELS, Action, Plan
 from .server import SimServer, make_template, prepare
+from .travels import Travels
 
 ROUNDS = 12
 ROUND_S = 5.0
@@ -54,6 +57,7 @@ class World:
         self.servers: list[SimServer] = []
         self.forger = Forger(self.network, self._rng("forger"), self) if plan.has_forger else None
         self.cast = Cast(self, () if self.forger is None else (self.forger.user_id,))
+        self.travels = Travels(self.cast, self.servers)
         self.readers: list[Reader] = []
         self.sliders: list[Slider] = []
         self._lines: list[Line] = []
@@ -94,14 +98,21 @@ class World:
             await self._check()
         await self._close()
 
-    async def _build(self) -> None:
+    def _start_servers(self) -> None:
         template = self._directory / "template.db"
         make_template(template)
-        for name in self.plan.servers:
+        plan = self.plan
+        for name in plan.servers:
             directory = prepare(self._directory / name, template)
-            server = SimServer(name, directory, self.network, self, self._rng(f"server {name}"))
+            rng = self._rng(f"server {name}")
+            notaries = ("one.test",) if plan.has_notary and name != "one" else ()
+            federation = FederationConfig(partial_joins=plan.omits_members, trusted_notaries=notaries)
+            server = SimServer(name, directory, self.network, self, rng, federation=federation)
             self.servers.append(server)
             server.start()
+
+    async def _build(self) -> None:
+        self._start_servers()
         for server in self.servers:
             for name in (*ACTORS, KEEPER):
                 user = await server.register(name)
@@ -120,14 +131,15 @@ class World:
             self._tasks.append(asyncio.create_task(self._read(slider)))
         self._readers_tasks, self._tasks = self._tasks, []
         for version in self.plan.versions:
-            room = await self.cast.found_room(version)
+            room = await self.cast.found_room(version, self.plan.late)
             if self.forger is not None:
                 await self.forger.enter(self.servers[0], room)
         # All joins are in one past before anything happens. Up to room version 11 those on branches of their own are
         # undone by new join rules on another one, and nobody would be left to agree.
         for number in range(2):
             await asyncio.sleep(1)
-            await self._speak(f"beginning {number}")
+            for one in await self._speak(f"beginning {number}", self.plan.late):
+                self.blame(f"{one}")
         if self.forger is not None:
             for room in self.cast.rooms:
                 await self.forger.note_founding(self.servers[0], room)
@@ -149,6 +161,8 @@ class World:
                     await self.forger.act(action.kind, rng, self._up(), self.cast.rooms)
             elif action.kind in FAULTS:
                 await self._break(action.kind, rng)
+            elif action.kind in TRAVELS:
+                await self.travels.act(action.kind, action.number, rng)
             else:
                 await self.cast.act(action.kind, action.number, rng)
         except Exception as error:
@@ -192,7 +206,7 @@ class World:
 
     async def _start_again(self, server: SimServer, rng: random.Random) -> None:
         await asyncio.sleep(rng.choice((0.001, 0.1, 2.0, 40.0)))
-        if not server.is_up and not server.is_stopping:
+        if not server.is_up and not server.is_stopping and not server.is_gone:
             server.start()
 
     # How it ends.
@@ -205,55 +219,62 @@ class World:
             line.lost = 0.0
         for server in self.servers:
             server.spare()
-            if not server.is_up:
+            if not server.is_up and not server.is_gone:
                 server.start()
         await self.network.wait_quiet()
         if self.forger is not None:
-            await self.forger.reveal(self.servers)
+            await self.forger.reveal(self._up())
         differences: list[Any] = []
         for number in range(ROUNDS):
             if self.complaints:
                 return
-            await self._speak(f"end {number}")
+            await self.travels.gather(is_sure=number > 1)
+            mute = await self._speak(f"end {number}")
             await asyncio.sleep(ROUND_S)
-            differences = await self._differences()
+            differences = mute + await self._differences()
             if not differences and number > 0:
                 return
             if number % 2:
                 # Two that could not reach each other leave each other alone, for a day at most, unless one speaks.
                 await asyncio.sleep(LATER_S if number < ROUNDS / 2 else 86_400.0)
-                differences = await self._differences()
+                differences = mute + await self._differences()
                 if not differences:
                     return
         for one in differences:
             self.blame(f"they do not agree: {one}")
 
-    async def _speak(self, text: str) -> None:
+    async def _speak(self, text: str, absent: Sequence[str] = ()) -> list[Any]:
+        """Let every keeper say something in every room, but those of `absent` servers. Returns those who may not."""
+        mute: list[Any] = []
         for room in self.cast.rooms:
             if not room.is_founding:
                 continue
             for keeper in self.cast.keepers:
+                if keeper.server.name in absent:
+                    continue
                 if not await self.cast.speak(keeper, room, text):
-                    self.blame(f"{keeper.user_id} may not speak")
+                    mute.append((room.room_id, "may not speak", keeper.user_id))
                 await asyncio.sleep(0.1)
+        return mute
 
     async def _differences(self) -> list[Any]:
         found: list[Any] = []
+        living = [server for server in self.servers if not server.is_gone]
         for room in self.cast.rooms:
+            whole, waiting = await invariants.sort_by_wholeness(living, room.room_id)
+            found += [(room.room_id, room.version, "not whole", name) for name in waiting]
             try:
-                views = await invariants.views_of(self.servers, room.room_id)
+                views = await invariants.views_of(whole, room.room_id)
             except AssertionError as error:
                 self.blame(f"{room.room_id} ({room.version}): {invariants.where(error)}")
                 continue
-            if not room.is_founding:
+            alike = invariants.never_right(views) if views else []
+            if room.is_founding:
+                alike += invariants.not_yet(room, views)
+            else:
                 # Servers come and go there. What they saw of it they still see alike.
-                for one in invariants.never_right(views) if views else ():
-                    if one[0] != "dangling":
-                        self.blame(f"they will never agree about {room.room_id} ({room.version}): {one}")
-                continue
-            for one in invariants.never_right(views):
-                self.blame(f"they will never agree about {room.room_id} ({room.version}): {one}")
-            found += [(room.room_id, room.version, *one) for one in invariants.not_yet(room, views)]
+                alike = [one for one in alike if one[0] != "dangling"]
+            found += [(room.room_id, room.version, *one) for one in alike]
         return found
 
     async def _check(self) -> None:
@@ -269,11 +290,11 @@ class World:
         for task in self._readers_tasks:
             task.cancel()
         await asyncio.gather(*self._readers_tasks, return_exceptions=True)
-        for reader in self.readers:
+        for reader in [one for one in self.readers if not one.server.is_gone]:
             await reader.read()
             for complaint in await invariants.check_reader(reader, self.cast):
                 self.blame(complaint)
-        for slider in self.sliders:
+        for slider in [one for one in self.sliders if not one.server.is_gone]:
             await slider.read()
             for complaint in await invariants.check_slider(slider):
                 self.blame(complaint)

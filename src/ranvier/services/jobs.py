@@ -11,6 +11,7 @@ from ranvier.store.database import Database, Hint, Kind
 from ranvier.store.tables.jobs import (
     Job,
     complete_job,
+    extend_jobs,
     find_next_run_ms,
     lease_jobs,
     postpone_job,
@@ -22,13 +23,20 @@ log = logging.getLogger(__name__)
 Run = Callable[[Job], Awaitable[None]]
 """Does a job. Doing it twice must do no harm. Whatever it raises postpones the job."""
 
-LEASE_MS: Final = 10 * 60_000
+LEASE_MS: Final = 120_000
+"""What a process was doing when it died is done by another one, or by its next life, after this time."""
+EXTEND_S: Final = 40.0
+"""How often a process that goes on says so."""
 AT_ONCE: Final = 10
 """Jobs that a runner leases together, and does one after another."""
 
 MAX_IDLE_S: Final = 600.0
 FIRST_RETRY_MS: Final = 5_000
 MAX_RETRY_MS: Final = 3_600_000
+
+
+class NotYet(Exception):
+    """What a job waits for is not there: it is done again later, and nothing is wrong."""
 
 
 class JobRunner:
@@ -71,18 +79,30 @@ class JobRunner:
             lease_jobs, self._kind, self._lease, now_ms, now_ms + LEASE_MS, self._at_once
         )
         try:
-            for job in jobs:
-                await self._do(job)
+            async with asyncio.TaskGroup() as group:
+                extending = group.create_task(self._extend())
+                for job in jobs:
+                    await self._do(job)
+                extending.cancel()
         except asyncio.CancelledError:
             # The process stops: who runs them next need not wait until the lease ends.
             await self._db.write(release_jobs, self._lease, self._clock.now_ms())
             raise
 
+    async def _extend(self) -> None:
+        """Keep the jobs while they are being done."""
+        while True:
+            await self._clock.sleep(EXTEND_S)
+            await self._db.write(extend_jobs, self._lease, self._clock.now_ms() + LEASE_MS)
+
     async def _do(self, job: Job) -> None:
         try:
             await self._run_job(job)
         except Exception as error:  # the job is kept, and the others go on
-            log.exception("%s %s failed", self.name, job.key)
+            if isinstance(error, NotYet):
+                log.info("%s %s waits: %s", self.name, job.key, error)
+            else:
+                log.exception("%s %s failed", self.name, job.key)
             delay_ms = min(FIRST_RETRY_MS * 2 ** min(job.attempts - 1, 20), MAX_RETRY_MS)
             await self._db.write(postpone_job, job.job_nid, self._clock.now_ms() + delay_ms, repr(error))
         else:

@@ -50,6 +50,8 @@ from ranvier.services.rooms.aliases import Aliases
 from ranvier.services.rooms.completing import COMPLETION, RUNNERS, Completing
 from ranvier.services.rooms.elsewhere import Elsewhere
 from ranvier.services.rooms.public_rooms import PublicRooms
+from ranvier.services.rooms.rechecking import Rechecking
+from ranvier.services.rooms.rechecks import RECHECK
 from ranvier.services.rooms.timeline import Author
 from ranvier.services.rooms.wholeness import Wholeness
 
@@ -123,12 +125,13 @@ def compose_remote_rooms(
     tells_names = ports.config.federation.share_device_names
     resync = DeviceListResync(db, interner, remote.requests, clock)
     remote.standings.subscribe(resync.wake)
-    serving = Serving(server, db, clock, nodes, gate, sights)
+    serving = Serving(server, db, clock, nodes, gate, sights, Wholeness(db, clock))
     inviting = RemoteInviting(db, interner, foundation.timeline, remote.requests, relaying)
     third_party = ThirdPartyInvites(
         db, interner, foundation.live, foundation.timeline, remote.requests, inviting, gate
     )
     completing = Completing(db, interner, nodes, foundation.writers, intake.claimed, clock)
+    rechecking = Rechecking(db, interner, nodes, foundation.writers, intake.claimed, remote.keyring, clock)
     claims = KeyClaims(db, interner, clock, RemoteKeyRequests(remote.requests))
     return Composed(
         endpoints=[
@@ -153,5 +156,6 @@ def compose_remote_rooms(
                 JobRunner(db, clock, ports.randomness, COMPLETION, completing.run, at_once=1)
                 for _ in range(RUNNERS)
             ),
+            JobRunner(db, clock, ports.randomness, RECHECK, rechecking.run, at_once=1),
         ],
     )

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from ranvier.core import canonical_json
+from ranvier.core.canonical_json import JsonObject
 from ranvier.core.errors import BadIdentifier, BadJson, BadSignature
 from ranvier.core.federation.server_keys import MAX_DOCUMENT_BYTES, ServerKeys, check_key_document
 from ranvier.core.identifiers import KeyID, ServerName, parse_server_name
@@ -102,11 +103,8 @@ def parse_response(
 
     Raises: BadJson when the answer as a whole is malformed.
     """
-    documents = canonical_json.parse_object(body, MAX_DOCUMENT_BYTES * MAX_SERVERS).get("server_keys")
-    if not isinstance(documents, list) or len(documents) > MAX_DOCUMENTS:
-        raise BadJson(f"server_keys is an array of at most {MAX_DOCUMENTS} documents")
     verified = []
-    for document in documents:
+    for document in _list_documents(body):
         try:
             verified.append(_check(document, notary, notary_keys, received_ms))
         except (BadJson, BadSignature, BadIdentifier):
@@ -114,11 +112,49 @@ def parse_response(
     return verified
 
 
-def _check(
-    document: object, notary: ServerName, notary_keys: Mapping[KeyID, VerifyKey], received_ms: int
+def parse_relayed(
+    body: bytes, known: Mapping[ServerName, Mapping[KeyID, VerifyKey]], received_ms: int
+) -> list[ServerKeys]:
+    """The documents in an answer of a server that is no notary to us: only those that a key has signed which their own
+    server told before. So it can pass on what that server says now, and nothing else.
+
+    Args: known - for each server that was asked about, the keys that it was last known to use.
+    Raises: BadJson when the answer as a whole is malformed.
+    """
+    verified = []
+    for document in _list_documents(body):
+        try:
+            verified.append(_check_relayed(document, known, received_ms))
+        except (BadJson, BadSignature, BadIdentifier):
+            continue
+    return verified
+
+
+def _list_documents(body: bytes) -> list[JsonObject]:
+    """Raises: BadJson."""
+    documents = canonical_json.parse_object(body, MAX_DOCUMENT_BYTES * MAX_SERVERS).get("server_keys")
+    if not isinstance(documents, list) or len(documents) > MAX_DOCUMENTS:
+        raise BadJson(f"server_keys is an array of at most {MAX_DOCUMENTS} documents")
+    return [document for document in documents if isinstance(document, dict)]
+
+
+def _check_relayed(
+    document: JsonObject, known: Mapping[ServerName, Mapping[KeyID, VerifyKey]], received_ms: int
 ) -> ServerKeys:
-    if not isinstance(document, dict):
-        raise BadJson("a key document is an object")
+    keys = check_key_document(document, parse_server_name(document.get("server_name")), received_ms)
+    own = known.get(keys.server_name, {})
+    signed = [
+        key_id for key_id in signing_key_ids(document.get("signatures"), keys.server_name) if key_id in own
+    ]
+    if not signed:
+        raise BadSignature(f"not signed by a key of {keys.server_name} that is known here")
+    verify_json(document, keys.server_name, signed[0], own[signed[0]])
+    return keys
+
+
+def _check(
+    document: JsonObject, notary: ServerName, notary_keys: Mapping[KeyID, VerifyKey], received_ms: int
+) -> ServerKeys:
     known = [
         key_id for key_id in signing_key_ids(document.get("signatures"), notary) if key_id in notary_keys
     ]

@@ -24,8 +24,9 @@ from ranvier.core.state_map.nodes import (
     decode,
     encode,
     memory_cost,
+    spread,
 )
-from ranvier.core.state_map.read import difference, get, get_many, size, to_dict
+from ranvier.core.state_map.read import difference, get, get_many, size, to_dict, to_dicts
 from ranvier.core.state_map.update import Changes, update
 
 __all__ = [
@@ -45,6 +46,8 @@ __all__ = [
     "get_many",
     "memory_cost",
     "size",
+    "spread",
     "to_dict",
+    "to_dicts",
     "update",
 ]

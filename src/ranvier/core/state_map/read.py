@@ -1,6 +1,6 @@
 """Questions to a state map. Each walks level by level and loads a level's nodes at once."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from ranvier.core.state_map.nodes import (
@@ -80,17 +80,22 @@ def size(reader: NodeReader, root: int) -> int:
 
 def to_dict(reader: NodeReader, root: int) -> dict[int, int]:
     """All entries of the map `root`, in no particular order. Cost: one load a level."""
-    found: dict[int, int] = {}
-    level = [root] if root else []
+    return to_dicts(reader, (root,))[root]
+
+
+def to_dicts(reader: NodeReader, roots: Collection[int]) -> dict[int, dict[int, int]]:
+    """The same for many maps, by root. Cost: one load a level for all of them."""
+    found: dict[int, dict[int, int]] = {root: {} for root in roots}
+    level = [(root, root) for root in found if root]
     while level:
-        nodes = reader.load(level)
-        below: list[int] = []
-        for nid in level:
+        nodes = reader.load({nid for _, nid in level})
+        below: list[tuple[int, int]] = []
+        for root, nid in level:
             node = nodes[nid]
             if isinstance(node, Leaf):
-                found.update(node.entries)
+                found[root].update(node.entries)
             else:
-                below.extend(child for child in node.children if child)
+                below.extend((root, child) for child in node.children if child)
         level = below
     return found
 

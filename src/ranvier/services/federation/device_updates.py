@@ -24,6 +24,7 @@ from ranvier.store.tables.device_lists import DeviceChange
 from ranvier.store.tables.devices import list_devices
 from ranvier.store.tables.interned import Interner, intern_servers, list_user_ids
 from ranvier.store.tables.outbox import queue_edu
+from ranvier.store.tables.partial_rooms import CompletedRoom, list_completed
 
 BATCH: Final = 1_000
 """Changes, and joins, that are looked at in one transaction."""
@@ -41,6 +42,7 @@ class _News(msgspec.Struct, frozen=True):
 
     changes: Sequence[DeviceChange]
     joins: Sequence[tuple[int, int, int]]  # (position, user_nid, room_nid)
+    completed: Sequence[CompletedRoom]
     upto: int  # all up to here
 
 
@@ -85,8 +87,10 @@ class DeviceUpdates:
 
     def _has_news(self, txn: ReadTxn) -> bool:
         after = followers.find_follower(txn, self.name)
-        return device_lists.has_device_changes(txn, after) or bool(
-            memberships.list_local_joins(txn, after, txn.position, 1)
+        return (
+            device_lists.has_device_changes(txn, after)
+            or bool(memberships.list_local_joins(txn, after, txn.position, 1))
+            or bool(list_completed(txn, after, txn.position))
         )
 
     def _queue(self, txn: WriteTxn) -> None:
@@ -108,6 +112,8 @@ class DeviceUpdates:
             servers = memberships.list_new_servers(txn, user_nid, room_nid) - {own}
             if servers:
                 self._introduce(txn, servers, user_nid, user_ids[user_nid])
+        for room in news.completed:
+            self._tell_missed(txn, room)
         device_lists.prune_device_changes(txn, {one.user_nid for one in news.changes}, news.upto)
         followers.move_follower(txn, self.name, after, news.upto)
 
@@ -141,10 +147,28 @@ class DeviceUpdates:
 
     def _introduce(self, txn: WriteTxn, servers: Collection[int], user_nid: int, user_id: UserID) -> None:
         """Tell servers of a user whom they did not have to know so far. What they may know from earlier is out of
-        date: an update without predecessors makes them ask for the list."""
+        date: an update without predecessors makes them ask for the list.
+
+        Nobody has to know devices that nothing can be encrypted for: when one of them gets keys, all are told.
+        """
         newest = device_lists.find_newest_change(txn, user_nid)
-        if newest is not None:
-            self._queue_update(txn, servers, self._read_user(txn, user_nid, user_id), newest, ())
+        if newest is None:
+            return
+        user = self._read_user(txn, user_nid, user_id)
+        if user.found.device_keys.get(user_id) or user_id in user.found.master_keys:
+            self._queue_update(txn, servers, user, newest, ())
+
+    def _tell_missed(self, txn: WriteTxn, room: CompletedRoom) -> None:
+        """Tell servers of which it was not known that they are in a room what they did not hear meanwhile."""
+        users = memberships.list_local_members(txn, room.room_nid) if room.missed_nids else []
+        for user_nid, user_id in list_user_ids(txn, self._interner, users).items():
+            newest = device_lists.find_newest_change(txn, user_nid)
+            if newest is not None and newest.position > room.join_nid:
+                user = self._read_user(txn, user_nid, user_id)
+                self._queue_update(txn, room.missed_nids, user, newest, ())
+            else:
+                new = memberships.list_new_servers(txn, user_nid, room.room_nid)
+                self._introduce(txn, new.intersection(room.missed_nids), user_nid, user_id)
 
     def _read_user(self, txn: ReadTxn, user_nid: int, user_id: UserID) -> _User:
         found, _ = read_keys(txn, self._interner, {user_id: ()}, None, names=False)
@@ -195,6 +219,7 @@ def _read_news(txn: ReadTxn, after: int) -> _News:
     return _News(
         [change for change in changes if change.position <= upto],
         [join for join in joins if join[0] <= upto],
+        list_completed(txn, after, upto),
         upto,
     )
 

@@ -3,6 +3,7 @@
 Spec: server-server API, "Querying for information", "Published Room Directory".
 """
 
+import asyncio
 from typing import Final
 
 import msgspec
@@ -14,10 +15,16 @@ from ranvier.io.ports import RemoteFault
 from ranvier.services.remote.requests import Ask, Refused, Requests
 from ranvier.services.rooms.aliases import MAX_SERVERS, ResolvedAlias
 from ranvier.services.rooms.public_rooms import RoomsPage, RoomsWish
+from ranvier.services.turns import ASKER, Turns
 from ranvier.store.tables.directory import OWN_NETWORK
 
 TIMEOUT_S: Final = 20.0
 MAX_RESPONSE_BYTES: Final = 2 * 1_048_576
+
+# No account is needed to ask.
+AT_ONCE: Final = 50
+ASKED_FOR_ONE: Final = 5
+WAITING_FOR_ONE: Final = 50
 
 _DIRECTORY: Final = "/_matrix/federation/v1/query/directory"
 _PUBLIC_ROOMS: Final = "/_matrix/federation/v1/publicRooms"
@@ -28,9 +35,11 @@ class RemoteDirectories:
 
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
+        self._askers: Turns[str] = Turns(ASKED_FOR_ONE, WAITING_FOR_ONE)
+        self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def resolve(self, alias: RoomAlias) -> ResolvedAlias:
-        """Where an alias of another server leads. Raises: NotFound, BadGateway."""
+        """Where an alias of another server leads. Raises: NotFound, BadGateway, LimitExceeded."""
         ask = Ask(
             method="GET",
             path=_DIRECTORY,
@@ -40,7 +49,7 @@ class RemoteDirectories:
         )
         server = server_of(alias)
         try:
-            answer = await self._requests.ask(server, ask)
+            answer = await self._ask(server, ask)
             return _way(answer, server)
         except Refused as fault:
             if fault.status == 404:
@@ -50,7 +59,7 @@ class RemoteDirectories:
             raise BadGateway(f"{server} cannot be asked where {alias} leads.") from fault
 
     async def list_rooms(self, server: ServerName, wish: RoomsWish) -> RoomsPage:
-        """A page of the rooms that another server publishes. Raises: BadGateway."""
+        """A page of the rooms that another server publishes. Raises: BadGateway, LimitExceeded."""
         content: JsonObject = {"limit": wish.limit, "include_all_networks": wish.networks is None}
         if wish.networks is not None and wish.networks != (OWN_NETWORK,):
             content["third_party_instance_id"] = wish.networks[0]
@@ -72,10 +81,15 @@ class RemoteDirectories:
             despite_standing=True,
         )
         try:
-            answer = await self._requests.ask(server, ask)
+            answer = await self._ask(server, ask)
             return msgspec.convert({"total_room_count_estimate": 0, **answer}, RoomsPage)
         except (RemoteFault, msgspec.ValidationError) as fault:
             raise BadGateway(f"The directory of {server} cannot be reached.") from fault
+
+    async def _ask(self, server: ServerName, ask: Ask) -> JsonObject:
+        """Raises: RemoteFault, LimitExceeded."""
+        async with self._askers.take(ASKER.get()), self._slots:
+            return await self._requests.ask(server, ask)
 
 
 def _way(answer: JsonObject, server: ServerName) -> ResolvedAlias:

@@ -11,7 +11,7 @@ from typing import Final
 from ranvier.io.clock import Clock
 from ranvier.store.database import Database
 from ranvier.store.tables import destination_leases
-from ranvier.store.tables.destination_leases import Lease
+from ranvier.store.tables.destination_leases import MAX_AHEAD_MS, Lease
 
 LEASE_MS: Final = 120_000
 LEAST_LEFT_MS: Final = 75_000
@@ -46,9 +46,11 @@ class Leases:
             return Holding.OWN
         now_ms = self._clock.now_ms()
         known = self._leases.get(server_nid)
-        if known is not None and not known.is_own and now_ms < known.until_ms:
+        left_ms = 0 if known is None else known.until_ms - now_ms
+        if known is not None and not known.is_own and 0 < left_ms <= MAX_AHEAD_MS:
             return Holding.LOST
-        if known is not None and known.is_own and known.until_ms - now_ms >= LEAST_LEFT_MS:
+        # What lasts longer than it was taken for is from before the clock was set back.
+        if known is not None and known.is_own and LEAST_LEFT_MS <= left_ms <= LEASE_MS:
             return Holding.OWN
         lease = await self._db.write(
             destination_leases.take_lease, server_nid, self._owner, now_ms, now_ms + LEASE_MS

@@ -4,7 +4,7 @@ Spec: server-server API, "Retrieving events", "Backfilling and retrieving missin
 authorization chain".
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -17,10 +17,11 @@ from ranvier.io.clock import Clock
 from ranvier.services.federation.gate import Gate
 from ranvier.services.federation.sight import ServerSights, wire_form, wire_forms
 from ranvier.services.federation.walking import Walk
+from ranvier.services.rooms.erasure import list_erased_events
 from ranvier.services.rooms.live import pdu_of
+from ranvier.services.rooms.wholeness import Wholeness
 from ranvier.store.database import Database, ReadTxn
 from ranvier.store.tables import events, rooms
-from ranvier.store.tables.accounts import list_erased
 from ranvier.store.tables.edges import list_auth_chain
 from ranvier.store.tables.events import EventRecord, Status
 from ranvier.store.tables.rooms import Room
@@ -29,6 +30,8 @@ from ranvier.store.tables.timeline import list_events_near
 
 MAX_BACKFILL: Final = 100
 MAX_MISSING: Final = 50
+MAX_WAIT_S: Final = 20.0
+"""For the state of a room that this server has just entered: others do not wait much longer for an answer."""
 MAX_STARTS: Final = 50
 """Events that one request may name."""
 
@@ -53,6 +56,13 @@ class FoundEvent(msgspec.Struct, frozen=True):
     origin_server_ts: int
 
 
+_ReadState = Callable[[ReadTxn, ServerName, RoomID, EventID], bytes]
+
+
+class _NotWhole(NotFound):
+    """The room has been entered with a part of its state."""
+
+
 class Serving:
     """Answers are JSON, put together from the bytes of the events as they are stored."""
 
@@ -64,6 +74,7 @@ class Serving:
         nodes: NodeCache,
         gate: Gate,
         sights: ServerSights,
+        wholeness: Wholeness,
     ) -> None:
         self._server = server
         self._db = db
@@ -71,6 +82,7 @@ class Serving:
         self._nodes = nodes
         self._gate = gate
         self._sights = sights
+        self._wholeness = wholeness
 
     async def event(self, origin: ServerName, event_id: EventID) -> bytes:
         """One event, whole or redacted, as a transaction. Raises: NotFound, also when the server is not in the
@@ -79,11 +91,11 @@ class Serving:
 
     async def state(self, origin: ServerName, room_id: RoomID, event_id: EventID) -> bytes:
         """The state before an event, and what authorizes it. Raises: Forbidden, NotFound."""
-        return await self._db.read(self._read_state, origin, room_id, event_id)
+        return await self._when_whole(self._read_state, origin, room_id, event_id)
 
     async def state_ids(self, origin: ServerName, room_id: RoomID, event_id: EventID) -> bytes:
         """The same by ids alone. Raises: Forbidden, NotFound."""
-        return await self._db.read(self._read_state_ids, origin, room_id, event_id)
+        return await self._when_whole(self._read_state_ids, origin, room_id, event_id)
 
     async def event_auth(self, origin: ServerName, room_id: RoomID, event_id: EventID) -> bytes:
         """All that authorizes an event, directly or not. Raises: Forbidden, NotFound."""
@@ -103,6 +115,17 @@ class Serving:
     async def event_near(self, origin: ServerName, room_id: RoomID, ts: int, *, forwards: bool) -> FoundEvent:
         """The event next to a time that the server may see. Raises: Forbidden, NotFound."""
         return await self._db.read(self._read_near, origin, room_id, ts, forwards=forwards)
+
+    async def _when_whole(
+        self, read: _ReadState, origin: ServerName, room_id: RoomID, event_id: EventID
+    ) -> bytes:
+        """What is read; a while later, if the room has just been entered with a part of its state."""
+        try:
+            return await self._db.read(read, origin, room_id, event_id)
+        except _NotWhole:
+            if not await self._wholeness.wait(room_id, MAX_WAIT_S):
+                raise
+        return await self._db.read(read, origin, room_id, event_id)
 
     def _transaction(self, pdus: Sequence[bytes]) -> bytes:
         head = canonical_json.encode({"origin": self._server, "origin_server_ts": self._clock.now_ms()})
@@ -142,8 +165,9 @@ class Serving:
         self, txn: ReadTxn, origin: ServerName, room_id: RoomID, event_id: EventID
     ) -> tuple[Room, list[int]]:
         room, record = self._find(txn, origin, room_id, event_id)
-        if record.state_root is None or room.is_partial:
-            # Who asks is to ask another server than one that has just entered with a part of the state.
+        if room.is_partial:
+            raise _NotWhole("The state of this room is not known here yet: other servers are to be asked.")
+        if record.state_root is None:
             raise NotFound("The state at this event is not known here.")
         return room, list(state_map.to_dict(SnapshotNodes(txn, self._nodes), record.state_root).values())
 
@@ -201,16 +225,15 @@ class Serving:
     def _list_seen(
         self, txn: ReadTxn, origin: ServerName, room: Room, records: Sequence[EventRecord]
     ) -> set[int]:
-        """What the server may have in full: also nothing that its sender wanted to be erased, unless the server was in
-        the room when it came. Spec: client-server API, POST /account/deactivate, `erase`.
-        """
+        """What the server may have in full: also nothing that was erased, unless the server was in the room when it
+        came."""
         seen = self._sights.visible(txn, origin, room, records)
-        erased = list_erased(txn, {record.sender_nid for record in records})
+        erased = list_erased_events(txn, records)
         return {
             record.event_nid
             for record in records
             if record.event_nid in seen
-            and (record.sender_nid not in erased or self._sights.was_joined(txn, origin, room, record))
+            and (record.event_nid not in erased or self._sights.was_joined(txn, origin, room, record))
         }
 
 

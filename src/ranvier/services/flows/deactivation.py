@@ -18,7 +18,7 @@ from ranvier.core.identifiers import RoomID, UserID
 from ranvier.io.clock import Clock
 from ranvier.services.accounts.logout import end_all_sessions
 from ranvier.services.accounts.password_change import proven_user
-from ranvier.services.accounts.uia import OWNER, UserInteractive
+from ranvier.services.accounts.uia import UserInteractive
 from ranvier.services.requester import Requester
 from ranvier.store.database import Database, ReadTxn, WriteTxn
 from ranvier.store.tables.account_data import delete_account_data_of_user
@@ -58,7 +58,7 @@ class Deactivation:
         if requester is not None and requester.appservice_id is not None:
             user_id = requester.user_id
         else:
-            proofs = await self._uia.authorize(requester, "deactivateAccount", auth, OWNER)
+            proofs = await self._uia.authorize_owner(requester, "deactivateAccount", auth)
             user_id = proven_user(proofs)
         return await self._db.write(close_account, user_id, self._clock.now_ms(), erase=erase)
 

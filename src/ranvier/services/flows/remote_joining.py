@@ -5,7 +5,7 @@ Spec: server-server API, "Joining Rooms".
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final
 
 import msgspec
@@ -22,25 +22,28 @@ from ranvier.io.ports import Misbehaved, RemoteFault
 from ranvier.services.flows.entrance import BadEntrance, Entrance, build_entrance
 from ranvier.services.flows.handshake import Handshake, Made, explain, is_final
 from ranvier.services.remote.flights import Flights
+from ranvier.services.remote.keyring import KeyWanted
 from ranvier.services.remote.requests import Ask
 from ranvier.services.rooms.admission import Admission
-from ranvier.services.rooms.checking import Checking, RoomRef
+from ranvier.services.rooms.checking import Checking, RoomRef, list_unchecked
 from ranvier.services.rooms.completing import COMPLETION, Completion
 from ranvier.services.rooms.deciding import Case
 from ranvier.services.rooms.elsewhere import is_here
 from ranvier.services.rooms.live import LiveRooms
 from ranvier.services.rooms.outliers import Outliers
-from ranvier.services.rooms.redeciding import leave_undecided
+from ranvier.services.rooms.rechecks import ask_for_recheck, list_wanted
 from ranvier.services.rooms.remote import AlreadyHere
-from ranvier.services.rooms.summaries import store_summary
+from ranvier.services.rooms.summaries import make_summary
+from ranvier.services.rooms.unfinished import Unfinished
 from ranvier.services.rooms.wholeness import Wholeness
 from ranvier.store.database import Database, ReadTxn, WriteTxn
-from ranvier.store.tables import jobs, partial_rooms, rooms
+from ranvier.store.tables import jobs, partial_rooms, rooms, unchecked_states
 from ranvier.store.tables.append import append, remember_appended
 from ranvier.store.tables.interned import Interner
 from ranvier.store.tables.prepared import Appended, Batch, Outcome, PreparedEvent
 from ranvier.store.tables.state import build_state
 from ranvier.store.tables.state_nodes import NodeCache, PendingNodes
+from ranvier.store.tables.unchecked_states import AskedState
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +76,13 @@ class Told(msgspec.Struct, frozen=True):
     servers: Sequence[ServerName]  # in the room
 
 
+class Doubt(msgspec.Struct, frozen=True):
+    """What comes with a state of which some events could not be checked, since there were no keys for that."""
+
+    via: ServerName  # who told
+    unchecked: Collection[KeyWanted]
+
+
 class RoomStore:
     """Puts rooms into the database that came as a whole."""
 
@@ -86,6 +96,7 @@ class RoomStore:
         clock: Clock,
     ) -> None:
         self._wholeness = wholeness
+        self._unfinished = Unfinished(db, interner, nodes, clock)
         self._db = db
         self._interner = interner
         self._nodes = nodes
@@ -104,23 +115,29 @@ class RoomStore:
         return room
 
     async def enter(
-        self, room_id: RoomID, version: RoomVersion, entrance: Entrance, join: Pdu, told: Told | None = None
+        self,
+        room_id: RoomID,
+        version: RoomVersion,
+        entrance: Entrance,
+        join: Pdu,
+        lack: Told | Doubt | None = None,
     ) -> None:
         """Store the room with `join` as its only head. What was known of the room before stays as history.
-        `told` comes with a state that lacks its members: a job fetches the whole one.
+        `lack` comes with a state that lacks members, or what could not be checked: a job fetches the rest.
 
         If that fails midway, what was stored is known for what it authorizes alone; the room is not entered.
         """
         known = await self._live.find(room_id)
+        await self._unfinished.clear(room_id)
         for start in range(0, len(entrance.events), OUTLIERS_AT_ONCE):
             part = entrance.events[start : start + OUTLIERS_AT_ONCE]
             stored = await self._db.write(self._store_outliers, room_id, version, part)
             remember_appended(self._interner, self._nodes, stored)
-        appended = await self._db.write(self._write, room_id, version, entrance, join, told)
+        appended = await self._db.write(self._write, room_id, version, entrance, join, lack)
         remember_appended(self._interner, self._nodes, appended)
         if known is not None:
             self._live.drop(known)
-        if told is not None and len(told.servers) <= FEW_SERVERS:
+        if isinstance(lack, Told) and len(lack.servers) <= FEW_SERVERS:
             await self._wholeness.wait(room_id, PATIENCE_S)
 
     def _read_presence(self, txn: ReadTxn, room_id: RoomID) -> bool:
@@ -143,27 +160,36 @@ class RoomStore:
         version: RoomVersion,
         entrance: Entrance,
         join: Pdu,
-        told: Told | None,
+        lack: Told | Doubt | None,
     ) -> Appended:
         room = rooms.insert_room(txn, room_id, version.name)
-        leave_undecided(txn, RoomRef(room.room_nid, room_id, version), self._clock.now_ms())
-        rooms.update_partial(txn, room.room_nid, is_partial=told is not None)
         nodes = PendingNodes(txn, self._nodes)
         root = build_state(
             txn, self._interner, nodes, {slot: pdu.event_id for slot, pdu in entrance.state.items()}
         )
+        changed = self._unfinished.end(txn, room, root)
+        rooms.update_partial(txn, room.room_nid, is_partial=isinstance(lack, Told))
         batch = Batch(
             room_nid=room.room_nid,
             events=(PreparedEvent(pdu=join, outcome=Outcome.ACCEPTED),),
             now_ms=self._clock.now_ms(),
             revision=room.revision,
             replace_state=root,
+            replace_rows=changed,
         )
+        if isinstance(lack, Doubt):
+            claim = AskedState(lack.via, join.event_id, is_after=False)
+            wanted = list_wanted(lack.unchecked)
+            unchecked_states.begin_entrance(txn, room.room_nid, claim, wanted, self._clock.now_ms())
         appended = append(txn, self._interner, self._nodes, batch)
-        store_summary(txn, room.room_nid, [*entrance.state.values(), join])
-        if told is not None:
-            partial_rooms.begin(txn, self._interner, room.room_nid, appended.event_nids[0], told.servers)
-            completion = msgspec.json.encode(Completion(room_id, told.via))
+        # From what is stored: some of the state may have been redacted before.
+        make_summary(txn, self._interner, RoomRef(room.room_nid, room_id, version))
+        if isinstance(lack, Doubt):
+            unchecked_states.note_entrance(txn, room.room_nid, appended.event_nids[0])
+            ask_for_recheck(txn, room_id, self._clock.now_ms())
+        elif lack is not None:
+            partial_rooms.begin(txn, self._interner, room.room_nid, appended.event_nids[0], lack.servers)
+            completion = msgspec.json.encode(Completion(room_id, lack.via))
             jobs.enqueue_job(txn, COMPLETION, room_id, completion, self._clock.now_ms())
         return appended
 
@@ -254,16 +280,17 @@ class RemoteJoining:
         join = await self._with_their_signatures(ref, made.pdu, answer)
         state, auth_chain = (_list_events(answer, name) for name in ("state", "auth_chain"))
         # History may be older than the limits on what an event cites.
-        checked = await self._checking.check(ref, state + auth_chain, limit_parents=False)
+        checked = await self._checking.check(ref, state + auth_chain, server, limit_parents=False)
         state_ids = [pdu.event_id for pdu in checked[: len(state)] if isinstance(pdu, Pdu)]
         pdus = [pdu for pdu in checked if isinstance(pdu, Pdu)]
-        told = None
+        unchecked = list_unchecked(checked)
+        lack: Told | Doubt | None = Doubt(server, unchecked) if unchecked else None
         if answer.get("members_omitted") is True:
-            told = Told(server, _list_servers(answer, server))
+            lack = Told(server, _list_servers(answer, server))
         entrance = await asyncio.to_thread(
-            build_entrance, pdus, state_ids, join, made.version, lacks_members=told is not None
+            build_entrance, pdus, state_ids, join, made.version, lacks_members=isinstance(lack, Told)
         )
-        await self._store.enter(made.pdu.room_id, made.version, entrance, join, told)
+        await self._store.enter(made.pdu.room_id, made.version, entrance, join, lack)
 
     async def _admit(self, made: Made, answer: JsonObject, server: ServerName) -> None:
         """Take our event into the room as it is here. Raises: RemoteFault, ProtocolFault, StoreFault."""
@@ -273,7 +300,8 @@ class RemoteJoining:
         bridged: list[EventID] = []
         if room.is_partial:
             # What authorizes the user may be among what is not here yet, and what the event cites, too.
-            chain = await self._checking.check(ref, _list_events(answer, "auth_chain"), limit_parents=False)
+            listed = _list_events(answer, "auth_chain")
+            chain = await self._checking.check(ref, listed, server, limit_parents=False)
             await self._outliers.store_many(ref, [pdu for pdu in chain if isinstance(pdu, Pdu)])
             bridged = [join.event_id]
         reasons = await self._admission.admit(Case(room=ref, pdus=[join], bridged=bridged))

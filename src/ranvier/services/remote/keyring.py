@@ -1,4 +1,5 @@
-"""Other servers' signing keys: in memory, in the table, from the server itself, from trusted notaries.
+"""Other servers' signing keys: in memory, in the table, from the server itself, from trusted notaries, and, for servers
+that were known before, from whoever passes their events on.
 
 A server is asked once for all who want its keys, and not again for a while whatever it answered: events under
 keys that nobody knows must not become requests to the server that they name.
@@ -15,8 +16,14 @@ from typing import Final
 import msgspec
 
 from ranvier.core import canonical_json
-from ranvier.core.errors import ProtocolFault
-from ranvier.core.federation.notary import KeyQuery, build_request, parse_response
+from ranvier.core.errors import LimitExceeded, ProtocolFault
+from ranvier.core.federation.notary import (
+    MAX_KEYS_PER_SERVER,
+    KeyQuery,
+    build_request,
+    parse_relayed,
+    parse_response,
+)
 from ranvier.core.federation.server_keys import (
     MAX_DOCUMENT_BYTES,
     MAX_KEYS,
@@ -29,6 +36,7 @@ from ranvier.io.clock import Clock
 from ranvier.io.ports import RemoteFault
 from ranvier.services.remote.flights import Flights
 from ranvier.services.remote.requests import Ask, Requests
+from ranvier.services.turns import ASKER, Turns
 from ranvier.store.database import Database, ReadTxn, WriteTxn
 from ranvier.store.tables import server_keys
 from ranvier.store.tables.interned import Interner, find_server_nids, intern_servers
@@ -42,12 +50,23 @@ MAX_SERVERS: Final = 20_000
 MAX_FETCHES: Final = 32
 """Servers asked at a time."""
 
+FETCHES_OF_ASKERS: Final = MAX_FETCHES // 2
+"""Of these, for whoever shows a signature, or asks a notary: the rest is for the keys of events."""
+FETCHES_OF_ONE: Final = 4
+WAITING_OF_ONE: Final = 100
+
 FETCH_TIMEOUT_S: Final = 10.0
+
+RELAY_TIMEOUT_S: Final = 20.0
+"""Who passes keys on may first try in vain to get newer ones."""
 
 PAUSE_MS: Final = 10_000
 """After an answer that lacked what was wanted, and after the first failure."""
 
 MAX_PAUSE_MS: Final = 3_600_000
+
+MAX_RELAYED: Final = 100
+"""Servers whose keys are asked of another one at once."""
 
 _PATH: Final = "/_matrix/key/v2/server"
 _NOTARY_PATH: Final = "/_matrix/key/v2/query"
@@ -67,6 +86,7 @@ class _Known(msgspec.Struct):
     keys: Mapping[str, ServerKey]
     next_fetch_ms: int = 0
     failures: int = 0
+    next_relay_ms: int = 0  # when another server may be asked for them
 
 
 class Keyring:
@@ -90,12 +110,17 @@ class Keyring:
         self._servers: OrderedDict[ServerName, _Known] = OrderedDict()
         self._flights: Flights[ServerName, None] = Flights()
         self._slots = asyncio.Semaphore(MAX_FETCHES)
+        self._askers: Turns[str] = Turns(FETCHES_OF_ONE, WAITING_OF_ONE)
+        self._slots_of_askers = asyncio.Semaphore(FETCHES_OF_ASKERS)
 
-    async def find_keys(self, wanted: Collection[KeyWanted]) -> dict[KeyWanted, VerifyKey]:
-        """Those of the keys that can be had.
+    async def find_keys(
+        self, wanted: Collection[KeyWanted], relay: ServerName | None = None
+    ) -> dict[KeyWanted, VerifyKey]:
+        """Those of the keys that can be had. `relay`: who told of what was signed with them. It is asked for what
+        their servers say now, which counts if a key has signed it that is known from before.
 
         Cost: nothing for keys in memory; 1 query for servers that are not; then a request to each server
-        that lacks some, all at once, and one to each notary while any is lacking.
+        that lacks some, all at once, and one to each notary and to the relay while any is lacking.
         """
         await self._load({want.server for want in wanted})
         found, missing = self._look(wanted)
@@ -110,13 +135,20 @@ class Keyring:
                     await self._ask_notary(notary, asked)
                     learned, missing = self._look(missing)
                     found |= learned
+            if missing and relay is not None and await self._ask_relay(relay, missing):
+                found |= self._look(missing)[0]
         return found
 
     async def find_request_key(self, server: ServerName, key_id: KeyID) -> VerifyKey | None:
-        """The key with which the server may sign a request now."""
+        """The key with which the server may sign a request now. Raises: LimitExceeded."""
         now_ms = self._clock.now_ms()
         want = KeyWanted(server, key_id, now_ms)
-        key = (await self.find_keys((want,))).get(want)
+        await self._load((server,))
+        key = self._in_memory(want)
+        if key is None and self._is_due(server):
+            # Whoever asks may have made the name up.
+            async with self._askers.take(ASKER.get()), self._slots_of_askers:
+                key = (await self.find_keys((want,))).get(want)
         known = self._servers.get(server)
         stored = None if known is None else known.keys.get(key_id)
         # A key that was given up is good for events of its time, never for requests.
@@ -137,7 +169,7 @@ class Keyring:
         }
         due = [server for server in stale if self._is_due(server)]
         if due:
-            await asyncio.gather(*(self._flights.fly(server, self._fetcher(server)) for server in due))
+            await asyncio.gather(*(self._fetch_for_asker(server) for server in due))
             stored = await self._db.read(_read_documents, self._interner, servers)
         return list(stored.values())
 
@@ -169,10 +201,13 @@ class Keyring:
         return VerifyKey(stored.verify_key)
 
     def _is_due(self, server: ServerName) -> bool:
+        if server == self._interner.own_server:
+            return False
         known = self._servers.get(server)
-        return server != self._interner.own_server and (
-            known is None or self._clock.now_ms() >= known.next_fetch_ms
-        )
+        if known is None:
+            return True
+        left_ms = known.next_fetch_ms - self._clock.now_ms()
+        return left_ms <= 0 or left_ms > MAX_PAUSE_MS  # unless the clock was set back
 
     async def _load(self, servers: Collection[ServerName]) -> None:
         """Bring what the table has of these servers into memory."""
@@ -190,6 +225,14 @@ class Keyring:
                 self._servers.move_to_end(server)
         while len(self._servers) > max(MAX_SERVERS, len(servers)):
             self._servers.popitem(last=False)
+
+    async def _fetch_for_asker(self, server: ServerName) -> None:
+        """Fetch what somebody wants to know who may ask for any name; nothing, if that is too much for one."""
+        try:
+            async with self._askers.take(ASKER.get()), self._slots_of_askers:
+                await self._flights.fly(server, self._fetcher(server))
+        except LimitExceeded:
+            log.info("%s asks for the keys of too many servers", ASKER.get())
 
     def _fetcher(self, server: ServerName) -> "_Fetch":
         return _Fetch(self, server)
@@ -234,6 +277,38 @@ class Keyring:
             log.info("the notary %s does not help: %s", notary, fault)
             return
         await self.learn([keys for keys in found if keys.server_name in minimums])
+
+    async def _ask_relay(self, relay: ServerName, wanted: Iterable[KeyWanted]) -> bool:
+        """Ask a server for what others say, who do not answer; whether anything was learned."""
+        now_ms = self._clock.now_ms()
+        known: dict[ServerName, dict[KeyID, VerifyKey]] = {}
+        minimums: dict[ServerName, dict[KeyID, int]] = {}
+        for want in wanted:
+            server = self._servers.get(want.server)
+            if server is None or want.server == relay or now_ms < server.next_relay_ms:
+                continue
+            # A key that its server gave up may be in other hands.
+            keys = {
+                KeyID(key.key_id): VerifyKey(key.verify_key) for key in server.keys.values() if not key.is_old
+            }
+            asked = minimums.setdefault(want.server, {})
+            if keys and len(minimums) <= MAX_RELAYED and len(asked) < MAX_KEYS_PER_SERVER:
+                known[want.server] = keys
+                asked[want.key_id] = max(asked.get(want.key_id, 0), want.valid_at_ms or 0)
+        if not known or relay == self._interner.own_server:
+            return False
+        for name in known:
+            self._servers[name].next_relay_ms = now_ms + PAUSE_MS
+        content = build_request(KeyQuery(server, minimums[server]) for server in known)
+        ask = Ask(method="POST", path=_NOTARY_PATH, content=content, timeout_s=RELAY_TIMEOUT_S)
+        try:
+            body = await self._requests.fetch(relay, ask)
+            found = parse_relayed(body, known, self._clock.now_ms())
+        except (RemoteFault, ProtocolFault) as fault:
+            log.info("%s does not pass keys on: %s", relay, fault)
+            return False
+        await self.learn(found)
+        return bool(found)
 
     async def _notary_keys(self, notary: ServerName) -> dict[KeyID, VerifyKey]:
         """The keys that the notary has now."""

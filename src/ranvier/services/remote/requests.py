@@ -43,6 +43,8 @@ MAX_ROUTES: Final = 3
 
 LARGE_BYTES: Final = 262_144
 """Answers from this size on are decoded on another thread."""
+MAX_DECODERS: Final = 2
+"""Of these at a time: decoded, an answer takes ten times its size."""
 
 DEFAULT_HOLD_MS: Final = 10_000
 
@@ -99,6 +101,7 @@ class Requests:
         self._standings = standings
         self._http = http
         self._clock = clock
+        self._decoders = asyncio.Semaphore(MAX_DECODERS)
 
     async def get(self, server: ServerName, path: str, query: Query = ()) -> JsonObject:
         """Raises: RemoteFault, as `ask`."""
@@ -121,7 +124,8 @@ class Requests:
         try:
             if len(body) < LARGE_BYTES:
                 return parse_answer(body, ask.max_response_bytes)
-            return await asyncio.to_thread(parse_answer, body, ask.max_response_bytes)
+            async with self._decoders:
+                return await asyncio.to_thread(parse_answer, body, ask.max_response_bytes)
         except BadJson as error:
             raise Misbehaved(f"{server} did not answer {ask.path[:200]} with an object: {error}") from error
 

@@ -65,13 +65,16 @@ class Standings:
 
     async def check(self, server: ServerName) -> None:
         """Raises: HeldBack. Cost: 1 query for a server that was not asked lately."""
-        retry_at_ms = (await self._find(server)).retry_at_ms
+        retry_at_ms = await self.retry_at_ms(server)
         if self._clock.now_ms() < retry_at_ms:
             raise HeldBack(server, retry_at_ms)
 
     async def retry_at_ms(self, server: ServerName) -> int:
         """When the server may be asked; in the past if that is now."""
-        return (await self._find(server)).retry_at_ms
+        standing = await self._find(server)
+        if standing.retry_at_ms - self._clock.now_ms() > max(standing.pause_ms, MAX_HOLD_MS):
+            standing.retry_at_ms = 0  # no pause is so long: the clock was set back
+        return standing.retry_at_ms
 
     async def succeeded(self, server: ServerName) -> None:
         """A request was answered, if only with a refusal. Cost: nothing unless the one before failed."""
@@ -86,7 +89,7 @@ class Standings:
         """A request failed. Of those that were under way together, the first counts."""
         standing = await self._find(server)
         now_ms = self._clock.now_ms()
-        if now_ms < standing.retry_at_ms:
+        if now_ms < await self.retry_at_ms(server):
             return
         pause_ms = min(2 * standing.pause_ms if standing.is_failing else FIRST_PAUSE_MS, MAX_PAUSE_MS)
         # Servers that were lost at one moment are not all to be asked again at one moment.
@@ -141,8 +144,10 @@ def _note_recovery(txn: WriteTxn, interner: Interner, server: ServerName, now_ms
 
 
 def _note_failure(txn: WriteTxn, interner: Interner, server: ServerName, now_ms: int, pause_ms: int) -> None:
-    nid = intern_servers(txn, interner, (server,))[server]
-    destinations.note_failure(txn, nid, now_ms, pause_ms)
+    # Names that nothing here is about may be made up, to no end.
+    nid = find_server_nids(txn, interner, (server,)).get(server)
+    if nid is not None:
+        destinations.note_failure(txn, nid, now_ms, pause_ms)
 
 
 def _note_sign_of_life(txn: WriteTxn, interner: Interner, server: ServerName) -> None:

@@ -35,7 +35,7 @@ class Verification:
 
         Args: target - path and query as they came; authorization - the header's value, None without one.
         Cost: 1 verification for a server whose keys are in memory.
-        Raises: Unauthorized.
+        Raises: Unauthorized; LimitExceeded: too many keys are being fetched for the asker.
         """
         if authorization is None:
             raise Unauthorized("This needs the signature of a server.")

@@ -18,7 +18,7 @@ from ranvier.core.events.parse import (
     verify_event_signature,
 )
 from ranvier.core.events.pdu import Pdu
-from ranvier.core.identifiers import RoomID
+from ranvier.core.identifiers import RoomID, ServerName
 from ranvier.core.room_versions import RoomVersion
 from ranvier.core.signing import VerifyKey, signing_key_ids
 from ranvier.services.remote.keyring import Keyring, KeyWanted
@@ -38,6 +38,19 @@ class RoomRef(msgspec.Struct, frozen=True):
     version: RoomVersion
 
 
+class Unchecked(BadSignature):
+    """Nothing is known against the event: the keys of its signers could not be had."""
+
+    def __init__(self, wanted: Sequence[KeyWanted]) -> None:
+        super().__init__(f"the keys of {wanted[0].server} are not known")
+        self.wanted = wanted
+
+
+def list_unchecked(checked: Iterable[Pdu | ProtocolFault]) -> set[KeyWanted]:
+    """The keys that were not to be had, one of which each of the unchecked events needs."""
+    return {want for one in checked if isinstance(one, Unchecked) for want in one.wanted}
+
+
 class _Parsed(msgspec.Struct, frozen=True):
     """An event and the keys with which its signers may have signed it: one of each will do."""
 
@@ -52,10 +65,15 @@ class Checking:
         self._keyring = keyring
 
     async def check(
-        self, room: RoomRef, events: Sequence[JsonObject], *, limit_parents: bool = True
+        self,
+        room: RoomRef,
+        events: Sequence[JsonObject],
+        source: ServerName | None = None,
+        *,
+        limit_parents: bool = True,
     ) -> list[Pdu | ProtocolFault]:
-        """For each event, in order, what it is, or why it is to be dropped. An event whose content hash does
-        not match is the redacted form of what came.
+        """For each event, in order, what it is, or why it is to be dropped (Unchecked: for now). An event whose
+        content hash does not match is the redacted form of what came. `source`: the server that told of them.
 
         Cost: about 0.3 ms of work for an event; requests for keys, for all events at once.
         """
@@ -67,7 +85,7 @@ class Checking:
                 parsed = _parse_all(room, chunk, limit_parents)
             else:
                 parsed = await asyncio.to_thread(_parse_all, room, chunk, limit_parents)
-            keys = await self._keyring.find_keys(_list_wanted(parsed))
+            keys = await self._keyring.find_keys(_list_wanted(parsed), source)
             if is_small:
                 checked += _verify_all(room.version, parsed, keys)
             else:
@@ -123,7 +141,7 @@ def _verify(version: RoomVersion, one: _Parsed, keys: Mapping[KeyWanted, VerifyK
     """Raises: BadSignature unless each of the signers has a good signature."""
     signed = signed_bytes(one.pdu, version)
     for wanted in one.signers:
-        fault = BadSignature(f"the keys of {wanted[0].server} are not known")
+        fault: BadSignature = Unchecked(wanted)
         for want in wanted:
             key = keys.get(want)
             if key is None:

@@ -20,6 +20,7 @@ from ranvier.core.identifiers import EventID, StateKey
 from ranvier.services.rooms.checking import RoomRef
 from ranvier.services.rooms.live import pdu_of
 from ranvier.services.rooms.outliers import Authorizers, check_by_own_citations, cited_by, read_authorizers
+from ranvier.services.rooms.standings import AS_STORED, Standings
 from ranvier.services.rooms.state_before import Changes, States, StateView
 from ranvier.store.database import ReadTxn
 from ranvier.store.tables import edges, events, redactions, rooms
@@ -46,6 +47,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     lacking: Collection[
         EventID
     ] = ()  # what is not here and what events cite that it cites and that were not accepted
+    claimed: Mapping[EventID, int] = {}  # roots of the states that were taken as those after what is not here
     redacts_target: bool = False
     redacted_by: int | None = None
 
@@ -68,11 +70,12 @@ class Claimed(msgspec.Struct, frozen=True):
 
 class Again(msgspec.Struct, frozen=True):
     """Events that came since this server entered the room by one of them, and that were decided before on a state
-    that was not whole. Nothing of that counts: they are outliers until now."""
+    that was not whole. What is stored of them does not count, but what was decided since."""
 
     entered_by: EventID
     heads: tuple[int, ...]  # the extremities that those before them left; none at first
     root: int  # of the room's state then
+    standings: Standings
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +99,9 @@ class _Facts(msgspec.Struct, frozen=True):
     records: dict[EventID, EventRecord]  # grows
     authorizers: Authorizers
     waiting: Mapping[EventID, Sequence[int]]  # redactions that came before what they redact
-    above: Mapping[EventID, Sequence[int]]  # events of the timeline that cite what was missing until now
+    above: Mapping[
+        EventID, Mapping[int, Gap]
+    ]  # the gap below each event that cites what was missing until now
     slots: Mapping[StateKey, int]
 
 
@@ -117,16 +122,18 @@ class _Deciding:
             self._room = msgspec.structs.replace(
                 self._room, extremities=case.again.heads, state_root=case.again.root
             )
-        self._states = States(txn, interner, nodes, self._room)
+        self._standings = AS_STORED if case.again is None else case.again.standings
+        self._states = States(txn, interner, nodes, self._room, self._standings)
         self._facts = self._read_facts(interner)
         self._now = StateView(self._room.state_root)
         self._after: dict[EventID, StateView] = {}  # of events decided here
         self._decided: dict[EventID, Decision] = {}
-        heads = events.list_events(txn, self._room.extremities).values()
+        heads = self._standings.list_events(txn, self._room.extremities).values()
         views = {head.event_id: self._states.after(head) for head in heads}
         self._heads = {event_id: view for event_id, view in views.items() if view is not None}
         self._lacks_members = self._room.is_partial and case.again is None
         self._interner = interner
+        self._given = self._find_given()
 
     def run(self) -> Decisions:
         decided: list[Decision] = []
@@ -146,8 +153,8 @@ class _Deciding:
                 names.add(pdu.redacts)
         cited = {event_id for pdu in pdus for event_id in cited_by(pdu, self._version)}
         return _Facts(
-            _of_room(events.list_events_by_id(self._txn, names), self._case.room.nid),
-            read_authorizers(self._txn, self._case.room, cited),
+            _of_room(self._standings.list_events_by_id(self._txn, names), self._case.room.nid),
+            read_authorizers(self._txn, self._case.room, cited, self._standings),
             redactions.list_redactions(self._txn, {pdu.event_id for pdu in pdus}),
             _group_by_missing(edges.list_gaps_above(self._txn, [pdu.event_id for pdu in pdus])),
             find_state_key_nids(self._txn, interner, {pdu.slot for pdu in pdus if pdu.is_state}),
@@ -163,6 +170,8 @@ class _Deciding:
         if not self._case.is_backfill:
             decision = self._move_on(decision)
         self._decided[pdu.event_id] = decision
+        if self._entered_by(pdu):
+            self._given = None
         return decision
 
     def _decide(self, pdu: Pdu) -> Decision:
@@ -207,10 +216,21 @@ class _Deciding:
     def _entered_by(self, pdu: Pdu) -> bool:
         return self._case.again is not None and pdu.event_id == self._case.again.entered_by
 
+    def _find_given(self) -> StateView | None:
+        """The state with which this server entered, until the event by which it did has been decided again: what lies
+        before that is held against this one, too."""
+        again, before = self._case.again, self._case.claimed.before
+        if again is None or again.entered_by not in before:
+            return None
+        entrance = self._standings.list_events_by_id(self._txn, (again.entered_by,)).get(again.entered_by)
+        if entrance is not None and self._states.after(entrance) is not None:
+            return None
+        return StateView(before[again.entered_by])
+
     def _find_before(self, pdu: Pdu) -> StateView | None:
         if pdu.type == "m.room.create":
             # A room has one, and every state of it holds it: a second one has no place anywhere.
-            create = self._states.pdus(self._now, (CREATE,)).get(CREATE)
+            create = self._states.pdus(self._given or self._now, (CREATE,)).get(CREATE)
             return StateView(state_map.EMPTY) if create == pdu and not pdu.prev_events else None
         views: list[StateView] = []
         claimed = self._case.claimed.before.get(pdu.event_id)
@@ -263,6 +283,8 @@ class _Deciding:
         """The state of the room now. Behind a gap, what is known here may be old, but gaps are easily made on
         purpose: there the state before the event counts as one branch of several."""
         claimed = self._case.claimed
+        if self._given is not None:
+            return self._given
         if pdu.event_id not in (*claimed.before, *self._case.bridged) and all(
             event_id not in claimed.after or self._find_after(event_id) is not None
             for event_id in pdu.prev_events
@@ -311,16 +333,26 @@ class _Deciding:
         Where it does not, the state that another server claimed was not what we know now. Such an event stays
         one branch beside others: who withholds an event must not decide about the room by that.
         """
-        nids = self._facts.above.get(late.event_id, ())
+        gaps = self._facts.above.get(late.event_id, {})
         above: list[Pdu] = []
-        for record in events.list_events(self._txn, nids).values():
+        for record in self._standings.list_events(self._txn, gaps).values():
             pdu = self._read(record)
             self._facts.records[pdu.event_id] = record
             # It cites the late one itself, or what it cites does and was not accepted.
             citing = [one for one in self._walk_unaccepted(pdu) if late.event_id in one.prev_events]
-            if citing and all(self._agrees(one) for one in citing):
+            if self._is_as_claimed(late, gaps[record.event_nid]) or (
+                citing and all(self._agrees(one) for one in citing)
+            ):
                 above.append(pdu)
         return above
+
+    def _is_as_claimed(self, late: Pdu, gap: Gap) -> bool:
+        """Whether the state after an event that comes late is what was claimed of it. Other parents of the event above
+        may still be missing."""
+        after = self._after.get(late.event_id)
+        if gap.claimed_root is None or after is None:
+            return False
+        return not self._states.difference(StateView(gap.claimed_root), after)
 
     def _agrees(self, pdu: Pdu) -> bool:
         """Whether what was before an event of the room's graph is what follows from the events that it cites."""
@@ -390,7 +422,8 @@ class _Deciding:
         records = self._facts.records
         unknown = [one for one in event_ids if one not in records and one not in self._after]
         if unknown:
-            records.update(_of_room(events.list_events_by_id(self._txn, unknown), self._room.room_nid))
+            found = self._standings.list_events_by_id(self._txn, unknown)
+            records.update(_of_room(found, self._room.room_nid))
 
     def _read(self, record: EventRecord) -> Pdu:
         return pdu_of(record, self._room.room_id, self._version)
@@ -400,9 +433,16 @@ class _Deciding:
             pdu=pdu,
             outcome=outcome,
             before=before,
+            claimed=self._list_claimed(pdu),
             redacts_target=self._redacts_target(pdu, before),
             redacted_by=self._find_redaction(pdu),
         )
+
+    def _list_claimed(self, pdu: Pdu) -> dict[EventID, int]:
+        claims = self._case.claimed.after
+        return {
+            one: claims[one] for one in pdu.prev_events if one in claims and self._find_after(one) is None
+        }
 
     def _redacts_target(self, pdu: Pdu, before: StateView) -> bool:
         if pdu.redacts is None:
@@ -418,7 +458,7 @@ class _Deciding:
     def _find_redaction(self, pdu: Pdu) -> int | None:
         """The redaction that waited for the event and may take effect on it."""
         waiting = self._facts.waiting.get(pdu.event_id, ())
-        for nid, record in sorted(events.list_events(self._txn, waiting).items()):
+        for nid, record in sorted(self._standings.list_events(self._txn, waiting).items()):
             if record.room_nid != self._room.room_nid or record.state_root is None:
                 continue
             redaction = self._read(record)
@@ -431,10 +471,10 @@ def _of_room(records: Mapping[EventID, EventRecord], room_nid: int) -> dict[Even
     return {event_id: record for event_id, record in records.items() if record.room_nid == room_nid}
 
 
-def _group_by_missing(gaps: Iterable[Gap]) -> dict[EventID, list[int]]:
-    above: dict[EventID, list[int]] = {}
+def _group_by_missing(gaps: Iterable[Gap]) -> dict[EventID, dict[int, Gap]]:
+    above: dict[EventID, dict[int, Gap]] = {}
     for gap in gaps:
-        above.setdefault(gap.missing_event_id, []).append(gap.event_nid)
+        above.setdefault(gap.missing_event_id, {})[gap.event_nid] = gap
     return above
 
 
@@ -451,6 +491,7 @@ def prepare(nodes: PendingNodes, one: Decision, changes: StateChanges) -> Prepar
         behind=one.behind,
         is_behind=one.is_behind,
         lacking=one.lacking,
+        claimed=one.claimed,
         redacts_target=one.redacts_target,
         redacted_by=one.redacted_by,
     )

@@ -1,12 +1,14 @@
 """The tree of a space: its rooms, and those of the spaces in it, also where these are on other servers.
 
-A page is found by walking the tree from its root again: no page is kept for anybody, so any process can serve
-the next one. What other servers tell is remembered for a while (`remote_spaces`).
+How far the walk for a page came is remembered for a moment, and the next one goes on from there. Where it is not, since
+another process serves that page or too much time has passed, the tree is walked from its root again. Who may see a room
+is asked when the walk comes to it. What other servers tell is remembered for a while (`remote_spaces`).
 Spec: client-server API, "Discovering rooms within spaces".
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -52,6 +54,11 @@ MAX_ASKED: Final = 300
 MAX_ASKED_AT_ONCE: Final = 10
 MAX_WAIT_S: Final = 40.0
 """For the answers of other servers, for one page; then the page shows what is known."""
+
+KEPT_S: Final = 60.0
+"""How long it is remembered how far a walk came."""
+MAX_KEPT_ROOMS: Final = 50_000
+"""Of all walks that are remembered."""
 
 _SPACE: Final = "m.space"
 
@@ -112,14 +119,27 @@ class _Walk(msgspec.Struct):
     is_full: bool = False
 
 
+class _Pause(msgspec.Struct, frozen=True):
+    """A walk between two pages."""
+
+    walk: _Walk
+    told: Mapping[RoomID, RemoteSpace | None]  # by other servers
+    until: float  # monotonic
+
+
 class Hierarchies:
     """Shows users the trees of spaces."""
 
-    def __init__(self, db: Database, interner: Interner, fetch: FetchSpace, clock: Clock) -> None:
+    def __init__(
+        self, db: Database, interner: Interner, fetch: FetchSpace, clock: Clock, *, sees_all: bool = False
+    ) -> None:
+        """`sees_all`: who asks is an administrator, and sees every room that is here."""
         self._db = db
         self._interner = interner
         self._fetch = fetch
         self._clock = clock
+        self._sees_all = sees_all
+        self._pauses: OrderedDict[tuple[int, RoomID, str], _Pause] = OrderedDict()
 
     async def get_page(self, requester: Requester, room_id: RoomID, wish: TreeWish) -> TreePage:
         """Raises: Forbidden (the space is not known, or not for the requester to see); BadToken, InvalidParam."""
@@ -129,8 +149,12 @@ class Hierarchies:
             if (suggested, max_depth) != (int(wish.suggested_only), wish.max_depth):
                 raise InvalidParam("suggested_only and max_depth cannot change between pages.")
         ways = await self._db.read(self._read_ways, requester, room_id)
-        page = _Page(self._interner, requester.user_nid, wish, max(0, start))
+        page = _Page(self._interner, requester.user_nid, wish, max(0, start), sees_all=self._sees_all)
         walk = _Walk([_Node(room_id, 0, ways)], set())
+        pause = self._pauses.get((requester.user_nid, room_id, wish.since or ""))
+        if pause is not None and self._clock.monotonic() < pause.until:
+            page.recall(pause.told)
+            walk = pause.walk
         deadline = self._clock.monotonic() + MAX_WAIT_S
         asked = 0
         while True:
@@ -146,9 +170,19 @@ class Hierarchies:
             raise Forbidden("You may not look into this room.")
         if not walk.is_full:
             return TreePage(walk.page)
-        return TreePage(
-            walk.page, encode_list_token(int(wish.suggested_only), wish.max_depth, start + len(walk.page))
-        )
+        passed = start + len(walk.page)
+        token = encode_list_token(int(wish.suggested_only), wish.max_depth, passed)
+        rest = _Walk(walk.ahead, walk.seen, passed)
+        self._pause((requester.user_nid, room_id, token), rest, page.told)
+        return TreePage(walk.page, token)
+
+    def _pause(
+        self, key: tuple[int, RoomID, str], walk: _Walk, told: Mapping[RoomID, RemoteSpace | None]
+    ) -> None:
+        self._pauses[key] = _Pause(walk, told, self._clock.monotonic() + KEPT_S)
+        self._pauses.move_to_end(key)
+        while sum(len(one.walk.seen) for one in self._pauses.values()) > MAX_KEPT_ROOMS:
+            self._pauses.popitem(last=False)
 
     async def _ask(self, wanted: Sequence[_Node], wish: TreeWish) -> list[RemoteSpace | None]:
         own = self._interner.own_server
@@ -171,12 +205,24 @@ class Hierarchies:
 class _Page:
     """What one page asks for, and what was learned for it."""
 
-    def __init__(self, interner: Interner, user_nid: int, wish: TreeWish, start: int) -> None:
+    def __init__(
+        self, interner: Interner, user_nid: int, wish: TreeWish, start: int, *, sees_all: bool
+    ) -> None:
         self._interner = interner
         self._user_nid = user_nid
         self._wish = wish
         self._start = start
+        self._sees_all = sees_all
         self._told: dict[RoomID, RemoteSpace | None] = {}
+
+    @property
+    def told(self) -> Mapping[RoomID, RemoteSpace | None]:
+        """What other servers told."""
+        return self._told
+
+    def recall(self, told: Mapping[RoomID, RemoteSpace | None]) -> None:
+        """What they told for the page before."""
+        self._told.update(told)
 
     def walk_on(self, txn: ReadTxn, before: _Walk) -> _Walk:
         """Walk until the page is full, the tree ends, or a room comes about which another server is to be asked.
@@ -241,7 +287,9 @@ class _Page:
         for room in found.values():
             summary = summaries.get(room.room_nid, RoomSummary())
             membership = own[room.room_nid].membership if room.room_nid in own else None
-            is_visible = may_preview(txn, self._interner, room, summary, self._user_nid, membership)
+            is_visible = self._sees_all or may_preview(
+                txn, self._interner, room, summary, self._user_nid, membership
+            )
             local[room.room_id] = _Local(room, summary, room.room_nid in here, is_visible)
         return local
 

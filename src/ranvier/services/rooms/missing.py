@@ -16,8 +16,9 @@ from ranvier.core.errors import BadIdentifier
 from ranvier.core.events.pdu import Pdu
 from ranvier.core.identifiers import EventID, ServerName, parse_event_id
 from ranvier.io.ports import Misbehaved, RemoteFault
+from ranvier.services.remote.keyring import KeyWanted
 from ranvier.services.remote.requests import Ask, Refused, Requests, path_of
-from ranvier.services.rooms.checking import Checking, RoomRef
+from ranvier.services.rooms.checking import Checking, RoomRef, list_unchecked
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +49,19 @@ class StateIds(msgspec.Struct, frozen=True):
     auth_chain: Collection[EventID]
 
 
+class Fetched(msgspec.Struct, frozen=True):
+    """Events that came, and the keys of those that came and could not be checked."""
+
+    pdus: Sequence[Pdu]
+    unchecked: Collection[KeyWanted]
+
+
 class Told(msgspec.Struct, frozen=True):
     """Some of the events that were asked for."""
 
     pdus: Sequence[Pdu]
     is_all: bool  # that the server is willing to tell
+    has_unchecked: bool  # some could not be checked
 
 
 class Missing:
@@ -75,24 +84,25 @@ class Missing:
         path = path_of(f"{_PREFIX}/get_missing_events", room.room_id)
         answer = await self._requests.post(server, path, content)
         events = _list_objects(answer, "events", MAX_MISSING)
-        return Told(await self._check(room, events), is_all=len(events) < MAX_MISSING)
+        fetched = await self._check(server, room, events)
+        return Told(fetched.pdus, len(events) < MAX_MISSING, bool(fetched.unchecked))
 
     async def fetch_backfill(
         self, server: ServerName, room: RoomRef, event_ids: Sequence[EventID], limit: int
-    ) -> list[Pdu]:
+    ) -> Sequence[Pdu]:
         """Some events and what precedes them."""
         limit = min(limit, MAX_BACKFILL)
         query = [*(("v", event_id) for event_id in event_ids), ("limit", str(limit))]
         answer = await self._requests.get(server, path_of(f"{_PREFIX}/backfill", room.room_id), query)
         # "May exceed the limit": but not by as much as a server likes.
         events = _list_objects(answer, "pdus", 2 * limit)
-        return await self._check(room, events, limit_parents=False)
+        return (await self._check(server, room, events, limit_parents=False)).pdus
 
-    async def fetch_auth_chain(self, server: ServerName, room: RoomRef, event_id: EventID) -> list[Pdu]:
+    async def fetch_auth_chain(self, server: ServerName, room: RoomRef, event_id: EventID) -> Sequence[Pdu]:
         """All that authorizes an event, directly or not."""
         path = path_of(f"{_PREFIX}/event_auth", room.room_id, event_id)
         answer = await self._requests.ask(server, _large(path))
-        return await self._check(room, _list_objects(answer, "auth_chain", MAX_STATE))
+        return (await self._check(server, room, _list_objects(answer, "auth_chain", MAX_STATE))).pdus
 
     async def fetch_state_ids(self, server: ServerName, room: RoomRef, event_id: EventID) -> StateIds:
         """The state before an event, by ids."""
@@ -100,16 +110,16 @@ class Missing:
         answer = await self._requests.ask(server, _large(path, event_id))
         return StateIds(_list_ids(answer, "pdu_ids"), _list_ids(answer, "auth_chain_ids"))
 
-    async def fetch_state(self, server: ServerName, room: RoomRef, event_id: EventID) -> list[Pdu]:
+    async def fetch_state(self, server: ServerName, room: RoomRef, event_id: EventID) -> Fetched:
         """The state before an event and what authorizes it, in one list."""
         path = path_of(f"{_PREFIX}/state", room.room_id)
         answer = await self._requests.ask(server, _large(path, event_id))
         events = _list_objects(answer, "auth_chain", MAX_STATE) + _list_objects(answer, "pdus", MAX_STATE)
-        return await self._check(room, events)
+        return await self._check(server, room, events)
 
     async def fetch_events(
         self, server: ServerName, room: RoomRef, event_ids: Collection[EventID], *, must_answer: bool = False
-    ) -> list[Pdu]:
+    ) -> Fetched:
         """Those of the events that the server has, asked for one by one. Raises nothing, but with `must_answer`
         RemoteFault, unless the server says of each what it is or that it has none."""
         slots = asyncio.Semaphore(MAX_AT_A_TIME)
@@ -127,17 +137,17 @@ class Missing:
 
         answers = await asyncio.gather(*(fetch(event_id) for event_id in event_ids))
         wanted = set(event_ids)
-        pdus = await self._check(room, [event for answer in answers for event in answer])
-        return [pdu for pdu in pdus if pdu.event_id in wanted]
+        fetched = await self._check(server, room, [event for answer in answers for event in answer])
+        return Fetched([pdu for pdu in fetched.pdus if pdu.event_id in wanted], fetched.unchecked)
 
     async def _check(
-        self, room: RoomRef, events: Sequence[JsonObject], *, limit_parents: bool = True
-    ) -> list[Pdu]:
-        checked = await self._checking.check(room, events, limit_parents=limit_parents)
+        self, server: ServerName, room: RoomRef, events: Sequence[JsonObject], *, limit_parents: bool = True
+    ) -> Fetched:
+        checked = await self._checking.check(room, events, server, limit_parents=limit_parents)
         for fault in checked:
             if not isinstance(fault, Pdu):
                 log.info("an event of %s is dropped: %s", room.room_id, fault)
-        return [pdu for pdu in checked if isinstance(pdu, Pdu)]
+        return Fetched([pdu for pdu in checked if isinstance(pdu, Pdu)], list_unchecked(checked))
 
 
 def _large(path: str, event_id: EventID | None = None) -> Ask:

@@ -20,21 +20,19 @@ from ranvier.core.limits import MAX_EVENT_FIELD_BYTES
 from ranvier.core.room_versions import RoomVersion
 from ranvier.io.clock import Clock
 from ranvier.services.rooms.checking import RoomRef
+from ranvier.services.rooms.standings import AS_STORED, Standings
 from ranvier.store.database import Database, ReadTxn, WriteTxn
-from ranvier.store.tables import partial_rooms
 from ranvier.store.tables.append import append, remember_appended
-from ranvier.store.tables.events import EventRecord, Status, list_events_by_id, list_known
+from ranvier.store.tables.events import list_known
 from ranvier.store.tables.interned import Interner
 from ranvier.store.tables.prepared import Appended, Batch, Outcome, PreparedEvent
 from ranvier.store.tables.state_nodes import NodeCache
 
-AT_ONCE: Final = 1_000
-"""Stored in one transaction."""
+AT_ONCE: Final = 300
+"""Stored in one transaction: while a large state comes in, others write in between."""
 
 FEW: Final = 100
 """Fewer are judged without another thread."""
-
-REJECTED: Final = (Status.REJECTED, Status.REJECTED_OUTLIER)
 
 
 class Authorizers(msgspec.Struct, frozen=True):
@@ -137,9 +135,11 @@ def cited_by(pdu: Pdu, version: RoomVersion) -> tuple[EventID, ...]:
     return pdu.auth_events
 
 
-def read_authorizers(txn: ReadTxn, room: RoomRef, event_ids: Collection[EventID]) -> Authorizers:
+def read_authorizers(
+    txn: ReadTxn, room: RoomRef, event_ids: Collection[EventID], standings: Standings = AS_STORED
+) -> Authorizers:
     """Those of the events that are stored. Cost: 1 query."""
-    found = list_events_by_id(txn, event_ids)
+    found = standings.list_events_by_id(txn, event_ids)
     return Authorizers(
         {
             event_id: parse_stored(record.json, event_id, room.room_id, room.version)
@@ -147,16 +147,8 @@ def read_authorizers(txn: ReadTxn, room: RoomRef, event_ids: Collection[EventID]
             # An event of another room is none that could be cited; ids of rooms v1 and v2 can be made equal.
             if record.room_nid == room.nid
         },
-        find_rejected(txn, found.values()),
+        standings.find_rejected(txn, found.values()),
     )
-
-
-def find_rejected(txn: ReadTxn, records: Iterable[EventRecord]) -> set[EventID]:
-    """Those that are rejected for good: not those that will be decided again. Cost: 1 query if there are any."""
-    rejected = {record.event_nid: record.event_id for record in records if record.status in REJECTED}
-    for nid in partial_rooms.list_among(txn, rejected.keys()) if rejected else ():
-        del rejected[nid]
-    return set(rejected.values())
 
 
 def list_stored_ids(txn: ReadTxn, room: RoomRef, event_ids: Collection[EventID]) -> set[EventID]:

@@ -1,6 +1,5 @@
 """Listening to a room without being in it. Spec: client-server API, `GET /events?room_id=`."""
 
-from contextlib import suppress
 from typing import Final
 
 from msgspec import structs
@@ -9,7 +8,7 @@ from ranvier.core.errors import Forbidden
 from ranvier.core.identifiers import RoomID
 from ranvier.core.tokens import room_order_of
 from ranvier.io.clock import Clock
-from ranvier.services.changes import Waiters
+from ranvier.services.changes import Waiters, wait_for_news
 from ranvier.services.requester import Requester
 from ranvier.services.rooms.history import EventPage, History, PageRequest
 from ranvier.store.database import Database
@@ -47,6 +46,4 @@ class Peeking:
                 remaining = deadline - self._clock.monotonic()
                 if page.events or remaining <= 0 or self._waiters.is_closed:
                     return page if page.end is not None else structs.replace(page, end=max(place, stop))
-                with suppress(TimeoutError):
-                    async with self._clock.timeout(remaining):
-                        await woken
+                await wait_for_news(woken, self._clock, remaining)

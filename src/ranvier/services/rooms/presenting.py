@@ -20,9 +20,9 @@ from ranvier.core.events.redact import redact
 from ranvier.core.identifiers import RoomID
 from ranvier.core.room_versions import RoomVersion, get_room_version
 from ranvier.services.requester import Requester
+from ranvier.services.rooms.erasure import list_erased_events
 from ranvier.store.database import ReadTxn
 from ranvier.store.tables import events, rooms
-from ranvier.store.tables.accounts import list_erased
 from ranvier.store.tables.client_transactions import list_txn_ids
 from ranvier.store.tables.events import EventRecord
 from ranvier.store.tables.memberships import JOIN
@@ -37,7 +37,7 @@ _NOTHING: Final = 0
 """As `redacted_by`: no event has this number."""
 
 
-class EventFacts(msgspec.Struct, frozen=True):
+class EventFacts(msgspec.Struct, frozen=True, gc=False):
     """An event as every reader gets it. Once made it stays right until the event is redacted."""
 
     record: EventRecord
@@ -63,6 +63,11 @@ NOBODY: Final = ReaderFacts()
 
 def client_event(facts: EventFacts, reader: ReaderFacts, now_ms: int, room_id: RoomID | None = None) -> bytes:
     """The whole client event as JSON; `room_id` where the response does not say it elsewhere."""
+    return close(facts.head, room_id=room_id, unsigned=unsigned_of(facts, reader, now_ms))
+
+
+def unsigned_of(facts: EventFacts, reader: ReaderFacts, now_ms: int) -> bytes:
+    """The client event's `unsigned` as JSON, which begins with the age."""
     replaced, because = facts.replaced, facts.redacted_because
     relations = reader.relations
     if replaced is None:
@@ -85,7 +90,7 @@ def client_event(facts: EventFacts, reader: ReaderFacts, now_ms: int, room_id: R
             redacted_because=None if because is None else msgspec.Raw(because),
             relations=None if relations is None else msgspec.Raw(relations),
         )
-    return close(facts.head, room_id=room_id, unsigned=encode_unsigned(unsigned))
+    return encode_unsigned(unsigned)
 
 
 def list_transaction_ids(
@@ -123,8 +128,19 @@ class Presenting:
         others_nids = {record.redacted_by for record in records if record.redacted_by is not None}
         others_nids.update(replaced_nids.values())
         others = events.list_events(txn, others_nids) if others_nids else {}
-        heads = self._list_heads(txn, [*records, *others.values()])
-        return [_facts_of(record, heads, others, replaced_nids.get(record.event_nid)) for record in records]
+        heads = self._list_heads(txn, records)
+        # Apart: what is shown without its content may have been replaced by something that is shown.
+        others_heads = self._list_heads(txn, list(others.values())) if others else {}
+        return [
+            _facts_of(
+                record,
+                heads[record.event_nid],
+                others,
+                others_heads,
+                replaced_nids.get(record.event_nid),
+            )
+            for record in records
+        ]
 
     def without_content(self, txn: ReadTxn, record: EventRecord) -> EventRecord:
         """The event as a redaction would leave it, though nothing redacted it."""
@@ -139,18 +155,13 @@ class Presenting:
         SPEC: who joins after the erasure is not to have it, who could see it before may. Here, as in Synapse, who
         was not in the room when it came does not get it any more.
         Args: seen - event_nid -> the reader's membership at the event.
-        Cost: nothing where the reader was joined all the time; else 1 query.
-        Spec: client-server API, POST /account/deactivate, `erase`.
+        Cost: nothing where the reader was joined all the time; else as `list_erased_events`.
         """
-        senders = {record.sender_nid for record in records if seen[record.event_nid] != JOIN}
-        erased = list_erased(txn, senders) if senders else set()
+        erased = list_erased_events(txn, [record for record in records if seen[record.event_nid] != JOIN])
         if not erased:
             return records
         return [
-            self.without_content(txn, record)
-            if record.sender_nid in erased and seen[record.event_nid] != JOIN
-            else record
-            for record in records
+            self.without_content(txn, record) if record.event_nid in erased else record for record in records
         ]
 
     def _list_replaced(self, txn: ReadTxn, records: Iterable[EventRecord]) -> dict[int, int]:
@@ -186,20 +197,20 @@ class Presenting:
 
 def _facts_of(
     record: EventRecord,
-    heads: Mapping[int, bytes],
+    head: bytes,
     others: Mapping[int, EventRecord],
+    others_heads: Mapping[int, bytes],
     replaced_nid: int | None,
 ) -> EventFacts:
-    head = heads[record.event_nid]
     if record.redacted_by is None and replaced_nid is None:
         return EventFacts(record, head)
     because = None
     if record.redacted_by is not None and record.redacted_by in others:
-        because = close(heads[record.redacted_by])
+        because = close(others_heads[record.redacted_by])
     replaced = None if replaced_nid is None else others.get(replaced_nid)
     if replaced is None:
         return EventFacts(record, head, because)
-    return EventFacts(record, head, because, replaced, _content_of(heads[replaced.event_nid]))
+    return EventFacts(record, head, because, replaced, _content_of(others_heads[replaced.event_nid]))
 
 
 def _make_head(record: EventRecord, version: RoomVersion | None) -> bytes:

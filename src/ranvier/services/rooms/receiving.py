@@ -19,17 +19,21 @@ from ranvier.io.clock import Clock
 from ranvier.io.ports import RemoteFault
 from ranvier.services.rooms.admission import Admission, Reasons
 from ranvier.services.rooms.checking import Checking, RoomRef
-from ranvier.services.rooms.claimed_state import ClaimedStates
+from ranvier.services.rooms.claimed_state import Claim, ClaimedStates
 from ranvier.services.rooms.deciding import Case, Claimed
 from ranvier.services.rooms.missing import Missing
 from ranvier.services.rooms.outliers import Outliers, cited_by, list_stored_ids, sorted_by_history
 from ranvier.store.database import Database, ReadTxn
 from ranvier.store.tables import events, rooms
+from ranvier.store.tables.unchecked_states import AskedState
 
 log = logging.getLogger(__name__)
 
 MAX_ROUNDS: Final = 5
 """How often missing events are asked for, each time for what the last ones lack: 100 events in all."""
+
+MAX_MEMBERS: Final = 20
+"""Asked for one by one, where a room's members are not here: an auth chain may be much longer."""
 
 MAX_CHAINS: Final = 5
 """Auth chains asked for on behalf of one batch."""
@@ -84,7 +88,7 @@ class Receiving:
         """
         reasons: Reasons = {}
         pdus: dict[EventID, Pdu] = {}
-        for checked in await self._checking.check(room, sent):
+        for checked in await self._checking.check(room, sent, origin):
             if isinstance(checked, Pdu):
                 pdus[checked.event_id] = checked
             else:
@@ -117,10 +121,12 @@ class Receiving:
         """The events with what they need, as far as the server tells it."""
         try:
             async with self._clock.timeout(PATIENCE_S):
-                told = await self._fetch_before(origin, room, new, known)
+                told, has_unchecked = await self._fetch_before(origin, room, new, known)
+                # What it tells and cannot be checked is told, too.
+                bridged = {*told, *new} if has_unchecked else told.keys()
                 # A server that tells nothing of what came right before its event is not asked for the state
                 # there (nor is it by Synapse). Its next event may find it in a better mood.
-                return await self._complete(origin, room, {**new, **told}, told)
+                return await self._complete(origin, room, {**new, **told}, bridged, known)
         except TimeoutError:
             log.warning("%s tells what is missing in %s too slowly", origin, room.room_id)
             return Case(room=room, pdus=sorted_by_history(new.values()))
@@ -137,7 +143,8 @@ class Receiving:
             for event_id, pdu in by_id.items()
             if event_id not in known.placed and event_id not in known.is_of_other_room
         }
-        return msgspec.structs.replace(await self._complete(server, room, new, new), is_backfill=True)
+        case = await self._complete(server, room, new, new, known, is_history=True)
+        return msgspec.structs.replace(case, is_backfill=True)
 
     async def _complete(
         self,
@@ -145,14 +152,19 @@ class Receiving:
         room: RoomRef,
         new: Mapping[EventID, Pdu],
         bridged: Collection[EventID],
+        known: _Known,
+        *,
+        is_history: bool = False,
     ) -> Case:
         """The events in order, those left out that cannot be authorized, with the states at the gaps below those
         that are `bridged`."""
         ordered = sorted_by_history(new.values())
         # A state comes with what authorizes it, which is mostly what authorizes the events behind it, too.
         claimed = await self._fetch_claimed(
-            origin, room, [pdu for pdu in ordered if pdu.event_id in bridged], new
+            origin, room, [pdu for pdu in ordered if pdu.event_id in bridged], new, is_history=is_history
         )
+        if known.is_partial:
+            await self._fetch_members(origin, room, ordered)
         lacking = await self._fetch_authorizers(origin, room, ordered)
         for event_id in lacking:
             log.info("%s is dropped: what authorizes it cannot be had from %s", event_id, origin)
@@ -161,9 +173,11 @@ class Receiving:
 
     async def _fetch_before(
         self, origin: ServerName, room: RoomRef, new: Mapping[EventID, Pdu], known: _Known
-    ) -> dict[EventID, Pdu]:
-        """What the events cite in prev_events and is not here, as far as the server tells."""
+    ) -> tuple[dict[EventID, Pdu], bool]:
+        """What the events cite in prev_events and is not here, as far as the server tells; whether it told what could
+        not be checked."""
         found: dict[EventID, Pdu] = {}
+        has_unchecked = False
         latest = _list_gaps(new.values(), new.keys() | set(known.placed))
         for _ in range(MAX_ROUNDS):
             if not latest:
@@ -173,6 +187,7 @@ class Receiving:
             except RemoteFault as fault:
                 log.info("%s does not tell what came before %s: %s", origin, sorted(latest), fault)
                 break
+            has_unchecked |= told.has_unchecked
             fresh = {pdu.event_id: pdu for pdu in told.pdus if pdu.event_id not in {*new, *found}}
             there = await self._db.read(_read_known, room, fresh.values())
             fresh = {
@@ -186,7 +201,17 @@ class Receiving:
             if told.is_all:
                 break
             latest = _list_gaps(fresh.values(), found.keys() | new.keys() | set(there.placed))
-        return found
+        return found, has_unchecked
+
+    async def _fetch_members(self, origin: ServerName, room: RoomRef, pdus: Iterable[Pdu]) -> None:
+        """Store what the events cite and is not here, in a room whose members are not: mostly only those who speak."""
+        waiting = {pdu.event_id: pdu for pdu in pdus}
+        cited = {event_id for pdu in waiting.values() for event_id in cited_by(pdu, room.version)}
+        wanted = cited - waiting.keys()
+        wanted -= await self._db.read(list_stored_ids, room, wanted)
+        if 0 < len(wanted) <= MAX_MEMBERS:
+            fetched = await self._missing.fetch_events(origin, room, wanted)
+            await self._outliers.store(room, fetched.pdus)
 
     async def _fetch_authorizers(
         self, origin: ServerName, room: RoomRef, pdus: Iterable[Pdu]
@@ -203,7 +228,7 @@ class Receiving:
             except RemoteFault as fault:
                 log.info("%s does not tell what authorizes %s: %s", origin, first.event_id, fault)
                 wanted = {event_id for pdu in lacking for event_id in cited_by(pdu, room.version)}
-                chain = await self._missing.fetch_events(origin, room, wanted)
+                chain = (await self._missing.fetch_events(origin, room, wanted)).pdus
             await self._outliers.store(room, [pdu for pdu in chain if pdu.event_id not in waiting])
             still = {pdu.event_id for pdu in await self._list_lacking(room, waiting)}
             if first.event_id in still:
@@ -223,12 +248,19 @@ class Receiving:
         return list(lacking.values())
 
     async def _fetch_claimed(
-        self, origin: ServerName, room: RoomRef, ordered: Sequence[Pdu], new: Collection[EventID]
+        self,
+        origin: ServerName,
+        room: RoomRef,
+        ordered: Sequence[Pdu],
+        new: Collection[EventID],
+        *,
+        is_history: bool,
     ) -> Claimed:
         """The states after those events that are cited and still not here, as the server says; where it does
         not, that before the event which cites them."""
         known = await self._db.read(_read_known, room, ordered)
         here = {*new, *known.placed}
+        claims: dict[AskedState, Claim] = {}
         after: dict[EventID, int] = {}
         before: dict[EventID, int] = {}
         gaps = [pdu for pdu in ordered if not here.issuperset(pdu.prev_events)]
@@ -242,15 +274,19 @@ class Receiving:
             for event_id in pdu.prev_events:
                 if event_id in here or event_id in after:
                     continue
-                root = await self._claimed.fetch_after(origin, room, event_id)
-                if root is None:
-                    root = await self._claimed.fetch_before(origin, room, pdu.event_id)
-                    if root is None:
+                claim = await self._claimed.claim_after(origin, room, event_id)
+                if claim is None:
+                    claim = await self._claimed.claim_before(origin, room, pdu.event_id)
+                    if claim is None:
                         failures += 1
                     else:
-                        before[pdu.event_id] = root
+                        before[pdu.event_id] = claim.root
+                        claims[AskedState(origin, pdu.event_id, is_after=False)] = claim
                     break
-                after[event_id] = root
+                after[event_id] = claim.root
+                claims[AskedState(origin, event_id, is_after=True)] = claim
+        history = [pdu.event_id for pdu in ordered] if is_history else []
+        await self._claimed.note_unchecked(room, claims, history, self._clock.now_ms())
         return Claimed(after, before)
 
 

@@ -1,6 +1,8 @@
-"""What came into a room while its state was not whole, decided again on the whole one: on a database thread.
+"""What came into a room while its state was not whole, decided again on the whole one: on database threads.
 
-All of it takes effect in one transaction: what each event is, the state before it, the extremities, the room's state.
+It is decided piece by piece, while the room goes on as it is, and kept in memory (`Course`). In one transaction all of
+it takes effect then: what each event is, the state before it, the extremities, the room's state. What comes in until
+that moment is decided in it. A process that dies meanwhile begins anew.
 """
 
 import logging
@@ -12,29 +14,41 @@ import msgspec
 from ranvier.core import state_map
 from ranvier.core.events.parse import parse_stored
 from ranvier.core.events.pdu import Pdu
-from ranvier.core.identifiers import EventID
+from ranvier.core.identifiers import EventID, ServerName
 from ranvier.services.rooms.checking import RoomRef
-from ranvier.services.rooms.deciding import Again, Case, Claimed, Decisions, decide
+from ranvier.services.rooms.deciding import Again, Case, Claimed, Decision, Decisions, decide
 from ranvier.services.rooms.elsewhere import is_here, list_servers
+from ranvier.services.rooms.filling import Rows, list_changed_rows
 from ranvier.services.rooms.outliers import sorted_by_history
+from ranvier.services.rooms.rechecks import ask_for_recheck
+from ranvier.services.rooms.standings import UNDECIDED, Standing, Standings
 from ranvier.services.rooms.state_before import States, StateView
 from ranvier.services.rooms.summaries import make_summary
-from ranvier.store.database import Conflict, ReadTxn, WriteTxn
-from ranvier.store.tables import events, partial_rooms, rooms
+from ranvier.store.database import Conflict, Kind, ReadTxn, WriteTxn
+from ranvier.store.tables import events, memberships, partial_rooms, rooms, unchecked_states
 from ranvier.store.tables.append import append
-from ranvier.store.tables.corrections import Correction, correct_events, reject_citing
+from ranvier.store.tables.corrections import (
+    Correction,
+    correct_events,
+    correct_roots,
+    list_citing_outliers,
+    reject_outliers,
+)
+from ranvier.store.tables.edges import claim_gaps
 from ranvier.store.tables.events import EventRecord, Status
-from ranvier.store.tables.interned import Interner, list_server_names, list_state_keys
+from ranvier.store.tables.interned import Interner, intern_servers, list_server_names, list_state_keys
 from ranvier.store.tables.placement import STATUS
 from ranvier.store.tables.prepared import Appended, Batch, Outcome
 from ranvier.store.tables.state_nodes import NodeCache, PendingNodes, SnapshotNodes
+from ranvier.store.tables.unchecked_states import AskedState, WantedKey
 
 log = logging.getLogger(__name__)
 
-AT_ONCE: Final = 500
-"""Events that are looked at together."""
+AT_ONCE: Final = 200
+"""Events that are decided together."""
 
-_Made = dict[tuple[int, frozenset[tuple[int, int | None]]], int]
+FEW: Final = 20
+"""So many may be decided in the transaction in which all takes effect."""
 
 
 class Entered(msgspec.Struct, frozen=True):
@@ -46,11 +60,83 @@ class Entered(msgspec.Struct, frozen=True):
 
 
 class Since(msgspec.Struct, frozen=True):
-    """What came into it since, that event included."""
+    """What came into it since, that event included, as far as it is not decided again yet."""
 
-    records: Mapping[EventID, EventRecord]
-    pdus: Sequence[Pdu]  # each after its parents
+    nids: Mapping[EventID, int]  # each after its parents
     gaps: Mapping[EventID, Collection[EventID]]  # those of whose prev_events some are not here, and these
+
+
+class Lacking(msgspec.Struct, frozen=True):
+    """What could not be checked of the states that are taken."""
+
+    asked: Sequence[AskedState]
+    wanted: Sequence[WantedKey]
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What one event is, by what was decided again."""
+
+    standing: Standing
+    was: Status
+    is_redaction: bool
+    redacts_target: bool
+    redacted_by: int | None
+    claimed: Mapping[EventID, int]  # roots of the states after those of its prev_events that are not here
+
+    @property
+    def has_news(self) -> bool:
+        """Whether more changes than the state before it."""
+        return self.standing.status is not self.was or (self.is_redaction and self.was is Status.ACCEPTED)
+
+
+class Step(msgspec.Struct, frozen=True):
+    """Some events that were decided."""
+
+    verdicts: Mapping[int, Verdict]
+    heads: tuple[int, ...]  # the extremities then
+    root: int  # of the room's state then
+    citing: Collection[int]  # outliers that cite what is rejected
+    servers: Collection[ServerName]  # of those whose memberships they are
+    nodes: Mapping[int, state_map.Node]  # to be remembered when the transaction has committed
+
+
+class Course:
+    """How far it has come: changed on the event loop alone, between transactions."""
+
+    def __init__(self, entered: Entered) -> None:
+        self.entered = entered
+        self.nids: dict[EventID, int] = {}
+        self.verdicts: dict[int, Verdict] = {}
+        self.standings: dict[int, Standing] = {}
+        self.servers: set[ServerName] = set()
+        self.missing: set[EventID] = set()  # what is cited and was not here when that was decided
+        self.heads: tuple[int, ...] = ()
+        self.root = state_map.EMPTY
+
+    def expect(self, since: Since) -> None:
+        """These are to be decided next: what is stored of them does not count."""
+        self.nids.update(since.nids)
+        self.standings.update(dict.fromkeys(since.nids.values(), UNDECIDED))
+        self.missing.update(one for missing in since.gaps.values() for one in missing)
+
+    def take(self, step: Step) -> None:
+        """Take in what was decided."""
+        self.verdicts.update(step.verdicts)
+        self.standings.update({nid: one.standing for nid, one in step.verdicts.items()})
+        self.standings.update(dict.fromkeys(step.citing, Standing(Status.REJECTED_OUTLIER, None)))
+        self.servers.update(step.servers)
+        self.heads, self.root = step.heads, step.root
+
+    def copy(self) -> "Course":
+        """The same, to go on with in a transaction that may come to nothing."""
+        copy = Course(self.entered)
+        copy.nids = dict(self.nids)
+        copy.verdicts = dict(self.verdicts)
+        copy.standings = dict(self.standings)
+        copy.servers = set(self.servers)
+        copy.missing = set(self.missing)
+        copy.heads, copy.root = self.heads, self.root
+        return copy
 
 
 class Moot(Exception):
@@ -68,9 +154,11 @@ class Redeciding:
         self._interner = interner
         self._nodes = nodes
 
-    def count_doubts(self, txn: ReadTxn, entered: Entered, claimed: int) -> int:
+    def count_doubts(
+        self, txn: ReadTxn, entered: Entered, claimed: int, excused: Collection[ServerName]
+    ) -> int:
         """In how many ways what is claimed to be the state before we entered is less than what we were told then:
-        slots that nothing fills any more, servers of which nobody was ever in the room."""
+        slots that nothing fills any more, servers of which nobody was ever in the room, but for those `excused`."""
         partial = partial_rooms.find(txn, entered.room.nid)
         join = events.list_events(txn, (entered.join_nid,))[entered.join_nid]
         if partial is None or join.state_root is None:
@@ -81,7 +169,7 @@ class Redeciding:
         slots = list_state_keys(txn, self._interner, state.keys()).values()
         present = set(list_servers(key for type_, key in slots if type_ == "m.room.member"))
         told = list_server_names(txn, self._interner, partial.server_nids).values()
-        return len(lacking) + len(set(told) - present)
+        return len(lacking) + len(set(told) - present - set(excused))
 
     def reconcile(self, txn: WriteTxn, entered: Entered, claimed: int) -> int:
         """The root of the state before we entered: as it is claimed now, resolved with the part that we were given
@@ -94,127 +182,227 @@ class Redeciding:
         given = state_map.to_dict(nodes, join.state_root)
         states = States(txn, self._interner, self._nodes, room)
         view = states.merge([StateView(claimed), StateView(claimed, given)])
-        return _store(nodes, view, {})
+        return state_map.update(nodes, view.root, view.changes)
 
-    def read_since(self, txn: ReadTxn, entered: Entered) -> Since:
-        """What is to be decided again."""
-        room = entered.room
-        stored = events.list_events(txn, partial_rooms.list_event_nids(txn, room.nid))
-        # Whole, whatever was redacted since; in the order of arrival as far as their parents allow.
-        pdus = [
-            parse_stored(stored[nid].json, stored[nid].event_id, room.room_id, room.version)
-            for nid in sorted(stored, key=lambda nid: (nid != entered.join_nid, nid))
-        ]
-        cited = {event_id for pdu in pdus for event_id in pdu.prev_events}
-        known = events.list_known(txn, cited)
+    def read_since(self, txn: ReadTxn, course: Course) -> Since:
+        """What is to be decided next."""
+        room, join_nid = course.entered.room, course.entered.join_nid
+        waiting = [nid for nid in partial_rooms.list_event_nids(txn, room.nid) if nid not in course.verdicts]
+        stored = events.list_events(txn, waiting)
+        # In the order of arrival as far as their parents allow.
+        pdus = [_parse(stored[nid], room) for nid in sorted(stored, key=lambda nid: (nid != join_nid, nid))]
+        known = events.list_known(txn, {event_id for pdu in pdus for event_id in pdu.prev_events})
         placed = {
             event_id
             for event_id, one in known.items()
             if one.room_nid == room.nid and one.state_root is not None and not one.status.is_outlier
         }
+        nids = {record.event_id: record.event_nid for record in stored.values()}
         return Since(
-            {record.event_id: record for record in stored.values()},
-            sorted_by_history(pdus),
+            {pdu.event_id: nids[pdu.event_id] for pdu in sorted_by_history(pdus)},
             {
                 pdu.event_id: [event_id for event_id in pdu.prev_events if event_id not in placed]
                 for pdu in pdus
-                if pdu.event_id != entered.join_id and not placed.issuperset(pdu.prev_events)
+                if pdu.event_id != course.entered.join_id and not placed.issuperset(pdu.prev_events)
             },
         )
 
-
-class Rewriting:
-    """What `RoomWriters.rewrite` asks in its transaction, which may run twice."""
-
-    def __init__(
+    def decide(
         self,
-        redeciding: Redeciding,
-        interner: Interner,
-        nodes: NodeCache,
-        entered: Entered,
-        now_ms: int,
-    ) -> None:
-        self._redeciding = redeciding
-        self._interner = interner
-        self._nodes = nodes
-        self._entered = entered
-        self._now_ms = now_ms
-        self.touched: Mapping[int, state_map.Node] = {}
+        txn: ReadTxn,
+        course: Course,
+        claims: Claimed,
+        nids: Sequence[int],
+        nodes: NodeCache | None = None,
+    ) -> tuple[Decisions, Mapping[EventID, EventRecord]]:
+        """Decide some of them, perhaps not all: their states are not stored yet.
 
-    def write(self, txn: WriteTxn, claims: Claimed) -> Appended:
-        """Decide all again, with the states at gaps, and that before this server entered, as they are claimed.
-
-        Raises: Conflict if there are gaps without a claim; Moot; KeptOut.
+        Raises: KeptOut.
         """
-        room = self._check_standing(txn)
-        since = self._redeciding.read_since(txn, self._entered)
-        if not all(is_bridged(claims, *gap) for gap in since.gaps.items()):
-            raise Conflict("the room went on")
-        nodes = PendingNodes(txn, self._nodes)
-        # Nodes that this transaction makes are read in it: it may come to nothing, and their numbers be used again.
-        cache = NodeCache()
-        partial_rooms.end(txn, room.room_nid)
-        again = Again(self._entered.join_id, (), state_map.EMPTY)
-        pdus = since.pdus
-        while pdus:
-            case = Case(room=self._entered.room, pdus=pdus[:AT_ONCE], claimed=claims, again=again)
-            decisions = decide(txn, self._interner, cache, case)
-            root = self._take(txn, nodes, since, decisions)
-            heads = [since.records[event_id].event_nid for event_id in decisions.heads]
-            again = Again(self._entered.join_id, tuple(heads), root)
-            pdus = pdus[len(decisions.decided) :]
-        batch = Batch(
-            room_nid=room.room_nid,
-            events=(),
-            now_ms=self._now_ms,
-            revision=room.revision,
-            replace_state=again.root,
-            replace_extremities=again.heads,
+        entered = course.entered
+        stored = events.list_events(txn, nids)
+        case = Case(
+            room=entered.room,
+            # Whole, whatever was redacted since.
+            pdus=[_parse(stored[nid], entered.room) for nid in nids],
+            claimed=claims,
+            again=Again(entered.join_id, course.heads, course.root, Standings(course.standings)),
         )
-        appended = append(txn, self._interner, self._nodes, batch)
-        make_summary(txn, self._interner, self._entered.room)
-        self.touched = nodes.touched
-        return appended
-
-    def _take(self, txn: WriteTxn, nodes: PendingNodes, since: Since, decisions: Decisions) -> int:
-        """Write what was decided. Returns the root of the room's state then. Raises: KeptOut."""
-        made: _Made = {}
-        corrections: list[Correction] = []
+        decisions = decide(txn, self._interner, self._nodes if nodes is None else nodes, case)
         for one in decisions.decided:
-            if one.pdu.event_id == self._entered.join_id and one.outcome is not Outcome.ACCEPTED:
+            if one.pdu.event_id == entered.join_id and one.outcome is not Outcome.ACCEPTED:
                 raise KeptOut(one.reason or "what authorizes the event is not here")
-            record = since.records[one.pdu.event_id]
+        return decisions, {record.event_id: record for record in stored.values()}
+
+    def store(
+        self,
+        txn: WriteTxn,
+        course: Course,
+        decisions: Decisions,
+        records: Mapping[EventID, EventRecord],
+    ) -> Step:
+        """Store the states of what was decided; nothing else of it."""
+        nodes = PendingNodes(txn, self._nodes)
+        made: dict[tuple[int, frozenset[tuple[int, int | None]]], int] = {}
+
+        def root_of(view: StateView) -> int:
+            # Events in a row mostly have the same.
+            if not view.changes:
+                return view.root
+            key = view.root, frozenset(view.changes.items())
+            if key not in made:
+                made[key] = state_map.update(nodes, view.root, view.changes)
+            return made[key]
+
+        verdicts: dict[int, Verdict] = {}
+        for one in decisions.decided:
+            record = records[one.pdu.event_id]
             # One of which nothing can be said any more is as if it had not come: it may come again.
             status = Status.OUTLIER if one.outcome is None else STATUS[one.outcome]
             if status is not record.status:
                 log.info("%s is %s, not %s: %s", record.event_id, status.name, record.status.name, one.reason)
-            corrections.append(
-                Correction(
-                    record=record,
-                    pdu=one.pdu,
-                    status=status,
-                    state_root=None if one.before is None else _store(nodes, one.before, made),
-                    redacts_target=one.redacts_target,
-                    redacted_by=one.redacted_by,
-                )
+            verdicts[record.event_nid] = Verdict(
+                Standing(status, None if one.before is None else root_of(one.before)),
+                record.status,
+                one.pdu.redacts is not None,
+                one.redacts_target,
+                one.redacted_by,
+                one.claimed,
             )
-        correct_events(txn, self._entered.room.nid, corrections, self._now_ms)
-        for made_right in corrections:
-            if made_right.status is Status.REJECTED and made_right.pdu.is_state:
-                reject_citing(txn, made_right.record.event_nid)
-        return _store(nodes, decisions.now, made)
+        return Step(
+            verdicts,
+            tuple(course.nids[event_id] for event_id in decisions.heads),
+            root_of(decisions.now),
+            list_citing_outliers(txn, _list_rejected_state(decisions.decided, records)),
+            set(
+                list_servers(one.pdu.slot[1] for one in decisions.decided if one.pdu.type == "m.room.member")
+            ),
+            nodes.touched,
+        )
 
-    def _check_standing(self, txn: WriteTxn) -> rooms.Room:
-        """Raises: Moot."""
-        nid = self._entered.room.nid
-        partial = partial_rooms.find(txn, nid)
-        if (
-            partial is None
-            or partial.join_nid != self._entered.join_nid
-            or not is_here(txn, self._interner, nid)
-        ):
-            raise Moot
-        return rooms.list_rooms(txn, (nid,))[nid]
+    def take_effect(
+        self, txn: WriteTxn, course: Course, claims: Claimed, rows: Rows, lacking: Lacking, now_ms: int
+    ) -> Appended:
+        """Let all that was decided take effect, and what came in since.
+
+        Raises: Conflict if that is more than a little, or not behind what was decided; Moot; KeptOut.
+        """
+        room = check_standing(txn, self._interner, course.entered)
+        appended, course = self.rewrite(txn, room, course, claims, rows, now_ms)
+        self._end(txn, room.room_nid, course, keeps_events=bool(lacking.wanted))
+        if lacking.wanted:
+            # All of it is decided once more when the keys are here: see `rechecking`.
+            first, *rest = lacking.asked
+            unchecked_states.begin_entrance(txn, room.room_nid, first, lacking.wanted, now_ms)
+            unchecked_states.note_entrance(txn, room.room_nid, course.entered.join_nid)
+            unchecked_states.add(txn, room.room_nid, rest, (), now_ms)
+            ask_for_recheck(txn, course.entered.room.room_id, now_ms)
+        return appended
+
+    def rewrite(
+        self, txn: WriteTxn, room: rooms.Room, course: Course, claims: Claimed, rows: Rows, now_ms: int
+    ) -> tuple[Appended, Course]:
+        """Write what was decided, and what came in since; the course with that. Raises: Conflict; KeptOut."""
+        course, made = self._catch_up(txn, course, claims)
+        changed = list_changed_rows(txn, PendingNodes(txn, self._nodes), rows, room, course.root)
+        self._correct(txn, course, now_ms)
+        batch = Batch(
+            room_nid=room.room_nid,
+            events=(),
+            now_ms=now_ms,
+            revision=room.revision,
+            replace_state=course.root,
+            replace_extremities=course.heads,
+            replace_rows=changed,
+        )
+        appended = append(txn, self._interner, self._nodes, batch)
+        make_summary(txn, self._interner, course.entered.room)
+        return msgspec.structs.replace(appended, nodes={**appended.nodes, **made}), course
+
+    def _end(self, txn: WriteTxn, room_nid: int, course: Course, *, keeps_events: bool) -> None:
+        """Note that the state is whole, and who was in the room meanwhile besides those that we were told of."""
+        partial = partial_rooms.find(txn, room_nid)
+        assert partial is not None, "it was checked"
+        partial_rooms.end(txn, room_nid, keeps_events=keeps_events)
+        present = {nid for nid, _ in memberships.list_servers_in_room(txn, room_nid)}
+        present.update(intern_servers(txn, self._interner, course.servers).values())
+        own = intern_servers(txn, self._interner, (self._interner.own_server,))
+        partial_rooms.note_missed(txn, room_nid, present.difference(partial.server_nids, own.values()))
+        for user_nid in memberships.list_local_members(txn, room_nid):
+            # Those servers are to hear of the user's devices.
+            txn.hint(Kind.USER, user_nid)
+
+    def _catch_up(
+        self, txn: WriteTxn, course: Course, claims: Claimed
+    ) -> tuple[Course, Mapping[int, state_map.Node]]:
+        """The course with what came in since, and the nodes that were made. Raises: Conflict; KeptOut."""
+        since = self.read_since(txn, course)
+        if not since.nids:
+            return course, {}
+        if len(since.nids) > FEW or is_late(since, course):
+            raise Conflict("the room went on")
+        if not all(is_bridged(claims, *gap) for gap in since.gaps.items()):
+            raise Conflict("the room went on behind a gap")
+        # The transaction may run twice, or come to nothing.
+        course = course.copy()
+        course.expect(since)
+        made: dict[int, state_map.Node] = {}
+        while waiting := [nid for nid in since.nids.values() if nid not in course.verdicts]:
+            # Nodes that this transaction makes are read in it: it may come to nothing, and their numbers be used
+            # again.
+            decisions, records = self.decide(txn, course, claims, waiting, NodeCache())
+            step = self.store(txn, course, decisions, records)
+            course.take(step)
+            made |= step.nodes
+        return course, made
+
+    def _correct(self, txn: WriteTxn, course: Course, now_ms: int) -> None:
+        room = course.entered.room
+        correct_roots(
+            txn,
+            [
+                (nid, one.standing.state_root)
+                for nid, one in course.verdicts.items()
+                if not one.has_news and one.standing.state_root is not None
+            ],
+        )
+        news = {nid: one for nid, one in course.verdicts.items() if one.has_news}
+        stored = events.list_events(txn, news.keys())
+        corrections = [
+            Correction(
+                record=stored[nid],
+                pdu=_parse(stored[nid], room),
+                status=one.standing.status,
+                state_root=one.standing.state_root,
+                redacts_target=one.redacts_target,
+                redacted_by=one.redacted_by,
+            )
+            for nid, one in news.items()
+        ]
+        correct_events(txn, room.nid, corrections, now_ms)
+        claim_gaps(
+            txn,
+            [
+                (missing, nid, root)
+                for nid, one in course.verdicts.items()
+                for missing, root in one.claimed.items()
+            ],
+        )
+        citing = [
+            nid
+            for nid, one in course.standings.items()
+            if one.status is Status.REJECTED_OUTLIER and nid not in course.verdicts
+        ]
+        reject_outliers(txn, citing)
+
+
+def check_standing(txn: ReadTxn, interner: Interner, entered: Entered) -> rooms.Room:
+    """The room, if its state is not whole yet. Raises: Moot."""
+    nid = entered.room.nid
+    partial = partial_rooms.find(txn, nid)
+    if partial is None or partial.join_nid != entered.join_nid or not is_here(txn, interner, nid):
+        raise Moot
+    return rooms.list_rooms(txn, (nid,))[nid]
 
 
 def is_bridged(claims: Claimed, event_id: EventID, missing: Collection[EventID]) -> bool:
@@ -222,32 +410,20 @@ def is_bridged(claims: Claimed, event_id: EventID, missing: Collection[EventID])
     return event_id in claims.before or all(one in claims.after for one in missing)
 
 
-def leave_undecided(txn: WriteTxn, room: RoomRef, now_ms: int) -> None:
-    """This server left the room before its state was whole, and is about to enter it anew: of what came then, nothing
-    can be built on. It is history that is fetched like any other."""
-    if partial_rooms.find(txn, room.nid) is None:
-        return
-    stored = events.list_events(txn, partial_rooms.list_event_nids(txn, room.nid))
-    corrections = [
-        Correction(
-            record=record,
-            pdu=parse_stored(record.json, record.event_id, room.room_id, room.version),
-            status=Status.OUTLIER,
-            state_root=None,
-            redacts_target=False,
-            redacted_by=None,
-        )
-        for record in stored.values()
+def is_late(since: Since, course: Course) -> bool:
+    """Whether what came is cited by what was decided: then all is to be decided anew."""
+    return not course.missing.isdisjoint(since.nids)
+
+
+def _list_rejected_state(
+    decided: Sequence[Decision], records: Mapping[EventID, EventRecord]
+) -> Collection[int]:
+    return [
+        records[one.pdu.event_id].event_nid
+        for one in decided
+        if one.outcome is Outcome.REJECTED and one.pdu.is_state
     ]
-    correct_events(txn, room.nid, corrections, now_ms)
-    partial_rooms.forget(txn, room.nid)
 
 
-def _store(nodes: PendingNodes, view: StateView, made: _Made) -> int:
-    """The root of a state. `made`: those that were stored before; events in a row mostly have the same."""
-    if not view.changes:
-        return view.root
-    key = view.root, frozenset(view.changes.items())
-    if key not in made:
-        made[key] = state_map.update(nodes, view.root, view.changes)
-    return made[key]
+def _parse(record: EventRecord, room: RoomRef) -> Pdu:
+    return parse_stored(record.json, record.event_id, room.room_id, room.version)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from ranvier.core.canonical_json import JsonObject, encode, parse_object
-from ranvier.core.errors import BadIdentifier, BadJson
+from ranvier.core.errors import BadIdentifier, BadJson, LimitExceeded
 from ranvier.core.identifiers import RoomID, ServerName, parse_room_id
 from ranvier.io.clock import Clock
 from ranvier.io.ports import Misbehaved, RemoteFault
@@ -22,6 +22,7 @@ from ranvier.services.remote.flights import Flights
 from ranvier.services.remote.requests import Ask, Requests, path_of
 from ranvier.services.rooms.room_summary import Summary
 from ranvier.services.rooms.space_children import MAX_CHILDREN, SpaceChild, parse_child
+from ranvier.services.turns import ASKER, Turns
 
 KEPT_S: Final = 300.0
 """How long an answer is kept. That a server knows nothing may be over the moment after."""
@@ -32,6 +33,8 @@ MAX_SERVERS: Final = 3
 """Servers that are asked about one room, one after another."""
 
 MAX_AT_A_TIME: Final = 20
+ASKED_FOR_ONE: Final = 5
+WAITING_FOR_ONE: Final = 50
 TIMEOUT_S: Final = 10.0
 _PATH: Final = "/_matrix/federation/v1/hierarchy"
 _ENTRY_BYTES: Final = 500
@@ -93,6 +96,7 @@ class RemoteSpaces:
         self._clock = clock
         self._flights: Flights[_Key, RemoteSpace | None] = Flights()
         self._slots = asyncio.Semaphore(MAX_AT_A_TIME)
+        self._askers: Turns[str] = Turns(ASKED_FOR_ONE, WAITING_FOR_ONE)
         # Until when, how many bytes, and the answer; the oldest first.
         self._kept: OrderedDict[_Key, tuple[float, int, RemoteSpace]] = OrderedDict()
         self._kept_bytes = 0
@@ -116,7 +120,11 @@ class RemoteSpaces:
         kept = self._kept.get(key)
         if kept is not None and self._clock.monotonic() < kept[0]:
             return kept[2]
-        return await self._flights.fly(key, lambda: self._ask(key))
+        try:
+            async with self._askers.take(ASKER.get()):
+                return await self._flights.fly(key, lambda: self._ask(key))
+        except LimitExceeded:
+            return None
 
     async def _ask(self, key: _Key) -> RemoteSpace | None:
         server, room_id, suggested_only = key

@@ -8,6 +8,7 @@ import msgspec
 from ranvier.core.errors import Forbidden, NotFound
 from ranvier.core.identifiers import EventID, RoomID
 from ranvier.services.requester import Requester
+from ranvier.services.rooms.erasure import list_erased_events
 from ranvier.services.rooms.presenting import (
     NOBODY,
     EventFacts,
@@ -20,6 +21,7 @@ from ranvier.services.rooms.sight import Seeing, Viewer, find_viewer
 from ranvier.store.database import ReadTxn
 from ranvier.store.tables import events, rooms
 from ranvier.store.tables.events import EventRecord
+from ranvier.store.tables.memberships import JOIN
 
 _NOT_IN_ROOM: Final = "You are not in this room."
 _NO_SUCH_EVENT: Final = "There is no such event in this room, or you may not see it."
@@ -126,7 +128,8 @@ class Showing:
         records = [record for record, _ in visible]
         facts = self._presenting.facts(txn, records)
         txn_ids = list_transaction_ids(txn, viewer.requester, records)
-        unseen = self._list_unseen(txn, viewer, facts)
+        was_joined = {record.event_nid for record, membership in visible if membership == JOIN}
+        unseen = self._list_unseen(txn, viewer, facts, was_joined)
         return [
             client_event(
                 one,
@@ -149,9 +152,18 @@ class Showing:
             for one in self._presenting.facts(txn, records, with_replaced=False)
         ]
 
-    def _list_unseen(self, txn: ReadTxn, viewer: Viewer, facts: Sequence[EventFacts]) -> set[int]:
-        """What these events replaced and the viewer may not see."""
+    def _list_unseen(
+        self, txn: ReadTxn, viewer: Viewer, facts: Sequence[EventFacts], was_joined: Collection[int]
+    ) -> set[int]:
+        """What these events replaced and the viewer may not see: also what was erased, unless the viewer was joined
+        when it was replaced, and so has seen it as state."""
         replaced = {one.replaced.event_nid: one.replaced for one in facts if one.replaced is not None}
         if not replaced:
             return set()
-        return replaced.keys() - self._sight.visible(txn, viewer, replaced.values()).keys()
+        unseen = replaced.keys() - self._sight.visible(txn, viewer, replaced.values()).keys()
+        strange = [
+            one.replaced
+            for one in facts
+            if one.replaced is not None and one.record.event_nid not in was_joined
+        ]
+        return unseen | list_erased_events(txn, strange)

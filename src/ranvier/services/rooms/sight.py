@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import msgspec
 
 from ranvier.core import state_map
-from ranvier.core.identifiers import RoomID, StateKey
+from ranvier.core.identifiers import RoomID, StateKey, UserID
 from ranvier.core.visibility import (
     JOINED_NOW,
     NEVER_JOINED,
@@ -102,6 +102,24 @@ def find_viewer(txn: ReadTxn, requester: Requester, room_nid: int, room_id: Room
     )
 
 
+def list_viewers(txn: ReadTxn, requester: Requester, room_ids: Mapping[int, RoomID]) -> dict[int, Viewer]:
+    """The same for several rooms: room_nid -> viewer. Cost: 2 queries, and 2 for each room that the user left."""
+    joined = memberships.list_joined_among(txn, requester.user_nid, room_ids.values())
+    ignored = list_ignored(txn, requester.user_nid)
+    return {
+        room_nid: Viewer(
+            requester,
+            room_nid,
+            room_id,
+            Standpoint(memberships.JOIN, JOINED_NOW)
+            if room_id in joined
+            else find_standpoint(txn, requester.user_nid, room_nid),
+            ignored,
+        )
+        for room_nid, room_id in room_ids.items()
+    }
+
+
 def find_standpoint(txn: ReadTxn, user_nid: int, room_nid: int) -> Standpoint:
     """Where a local user stands. Cost: 1 query for who is joined, else 2."""
     now = memberships.find_membership(txn, room_nid, user_nid)
@@ -147,28 +165,37 @@ class Sight:
         Events outside of the timeline (outliers, rejected and soft-failed ones) are never visible.
         Cost: at most 2 queries besides state nodes that are not in memory; none for slots that were seen.
         """
-        own: StateKey = ("m.room.member", viewer.requester.user_id)
+        return self.visible_in_rooms(txn, viewer.requester.user_id, ((viewer.standpoint, records),))
+
+    def visible_in_rooms(
+        self, txn: ReadTxn, user_id: UserID, rooms: Collection[tuple[Standpoint, Collection[EventRecord]]]
+    ) -> dict[int, str]:
+        """The same for one user's events of many rooms, at the same cost."""
+        own: StateKey = ("m.room.member", user_id)
         slots = find_state_key_nids(txn, self._interner, (_VISIBILITY, own))
+        self._interner.state_keys.remember(slots)  # which a snapshot showed
         own_slot, visibility_slot = slots.get(own, -1), slots.get(_VISIBILITY, -1)
-        states = self._list_states(txn, records, list(slots.values()))
-        said = self._list_said(txn, records, states.values(), (own_slot, visibility_slot))
+        everything = [record for _, records in rooms for record in records]
+        states = self._list_states(txn, everything, list(slots.values()))
+        said = self._list_said(txn, everything, states.values(), (own_slot, visibility_slot))
         seen: dict[int, str] = {}
-        for record in records:
-            if record.room_order is None or record.state_root is None:
-                continue
-            state = states[record.state_root]
-            before = said[state[own_slot]][0] if own_slot in state else None
-            shown = said[state[visibility_slot]][1] if visibility_slot in state else _DEFAULT
-            is_own = record.state_key_nid == own_slot
-            membership = before or "leave"
-            if record.state_key_nid == visibility_slot:
-                event = EventSight(
-                    record.room_order, said[record.event_nid][1], membership, visibility_before=shown
-                )
-            else:
-                event = EventSight(record.room_order, shown, membership, is_own_membership=is_own)
-            if can_user_see(event, viewer.standpoint.joined_until):
-                seen[record.event_nid] = said[record.event_nid][0] if is_own else membership
+        for standpoint, records in rooms:
+            for record in records:
+                if record.room_order is None or record.state_root is None:
+                    continue
+                state = states[record.state_root]
+                before = said[state[own_slot]][0] if own_slot in state else None
+                shown = said[state[visibility_slot]][1] if visibility_slot in state else _DEFAULT
+                is_own = record.state_key_nid == own_slot
+                membership = before or "leave"
+                if record.state_key_nid == visibility_slot:
+                    event = EventSight(
+                        record.room_order, said[record.event_nid][1], membership, visibility_before=shown
+                    )
+                else:
+                    event = EventSight(record.room_order, shown, membership, is_own_membership=is_own)
+                if can_user_see(event, standpoint.joined_until):
+                    seen[record.event_nid] = said[record.event_nid][0] if is_own else membership
         return seen
 
     def is_world_readable(self, txn: ReadTxn, state_root: int) -> bool:

@@ -20,6 +20,7 @@ from ranvier.core.identifiers import StateKey
 from ranvier.core.room_versions import RoomVersion, get_room_version
 from ranvier.core.state_resolution import resolve
 from ranvier.services.rooms.live import pdu_of
+from ranvier.services.rooms.standings import AS_STORED, Standings
 from ranvier.store.database import ReadTxn
 from ranvier.store.tables import events
 from ranvier.store.tables.auth_graph import StoredAuthGraph
@@ -46,8 +47,16 @@ class StateView(msgspec.Struct, frozen=True):
 class States:
     """The states of one room, in one read transaction."""
 
-    def __init__(self, txn: ReadTxn, interner: Interner, cache: NodeCache, room: Room) -> None:
+    def __init__(
+        self,
+        txn: ReadTxn,
+        interner: Interner,
+        cache: NodeCache,
+        room: Room,
+        standings: Standings = AS_STORED,
+    ) -> None:
         self._txn = txn
+        self._standings = standings
         self._interner = interner
         self._room = room
         self._version: RoomVersion = get_room_version(room.version)
@@ -74,7 +83,9 @@ class States:
         conflict = self._compare(views) if len(views) > 1 else {}
         if not conflict:
             return views[0]
-        graph = StoredAuthGraph(self._txn, self._interner, self._room, self._read_pdu)
+        graph = StoredAuthGraph(
+            self._txn, self._interner, self._room, self._read_pdu, self._standings.filter_rejected
+        )
         changes = resolve(conflict, partial(self.slots, views[0]), self._version, graph)
         return StateView(views[0].root, {**views[0].changes, **changes})
 

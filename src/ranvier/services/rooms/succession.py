@@ -13,9 +13,11 @@ from ranvier.core.errors import InvalidParam
 from ranvier.core.identifiers import RoomID
 from ranvier.core.push.edit import find_rule, put_rule
 from ranvier.core.push.rules import RuleKind, decode_user_rules, encode_user_rules
+from ranvier.core.push.ruleset import list_quiet_rooms
 from ranvier.store.database import Database, WriteTxn
 from ranvier.store.tables import account_data, memberships, push_rules, rooms
 from ranvier.store.tables.account_data import GLOBAL
+from ranvier.store.tables.notifications import change_quiet_rooms
 from ranvier.store.tables.rooms import Room
 
 _TAGS: Final = "m.tag"
@@ -88,4 +90,5 @@ def _copy_push_rule(txn: WriteTxn, user_nid: int, predecessor: Room, successor: 
         changed = put_rule(rules, RuleKind.ROOM, msgspec.structs.replace(found[0], rule_id=successor.room_id))
     except InvalidParam:
         return  # no room for one more rule: the new room notifies as rooms do
-    push_rules.set_push_rules(txn, user_nid, encode_user_rules(changed), stored.position)
+    position = push_rules.set_push_rules(txn, user_nid, encode_user_rules(changed), stored.position)
+    change_quiet_rooms(txn, user_nid, list_quiet_rooms(rules), list_quiet_rooms(changed), position)

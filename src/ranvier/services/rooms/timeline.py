@@ -110,26 +110,37 @@ class Timeline:
         when a draft has a transaction, which may have been used before; in a room with a policy server what
         `Recommending.sign` raises.
         """
-        room = await self._ready(room_id, ())
-        if room.state(*POLICY) is None or self._policies is None:
-            return await self._send(room_id, drafts, check, needs)
+        sent = await self._send(room_id, drafts, check, needs, may_ask=False)
+        if sent is not None:
+            return sent
         # While the policy server thinks, nobody else of here moves the head under what it thinks about.
         turn = self._turns.setdefault(room_id, asyncio.Lock())
         try:
             async with turn:
-                return await self._send(room_id, drafts, check, needs)
+                sent = await self._send(room_id, drafts, check, needs, may_ask=True)
         finally:
             if not turn.locked():
                 self._turns.pop(room_id, None)
+        assert sent is not None, "it may ask"
+        return sent
 
     async def _send(
-        self, room_id: RoomID, drafts: Sequence[Draft], check: Check | None, needs: Collection[StateKey]
-    ) -> list[EventID]:
+        self,
+        room_id: RoomID,
+        drafts: Sequence[Draft],
+        check: Check | None,
+        needs: Collection[StateKey],
+        *,
+        may_ask: bool,
+    ) -> list[EventID] | None:
+        """None: nothing was sent, as the room's policy server is to be asked, and `may_ask` is false."""
         for _ in range(MAX_ATTEMPTS):
             targets = await self._read_targets(drafts)
             room = await self._ready(room_id, {*needs, *_needed_slots(drafts)})
             heads = room.heads
             is_judged = room.state(*POLICY) is not None and self._policies is not None
+            if is_judged and not may_ask:
+                return None
             pending = room.fork() if is_judged or room.is_wide or len(drafts) > 1 else room
             try:
                 if check is not None:

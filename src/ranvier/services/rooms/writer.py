@@ -50,8 +50,8 @@ class Merge(msgspec.Struct, frozen=True):
 class Effects(Protocol):
     """What events do besides being in their room: whom they notify."""
 
-    async def load(self, room: LiveRoom) -> None:
-        """Bring into memory what `of` looks at."""
+    async def load(self, room: LiveRoom) -> bool:
+        """Bring into memory what `of` looks at. Whether that took waiting, in which the room may have changed."""
 
     def of(self, room: LiveRoom, pdu: Pdu) -> object:
         """What `pdu` does, built on the room's pending head. Never waits, never raises."""
@@ -86,9 +86,8 @@ class RoomWriters:
         prepared: LiveRoom | None = None
         while True:
             room = await self._live.find(room_id, slots)
-            if room is None or room is prepared:
+            if room is None or room is prepared or not await self._effects.load(room):
                 return room
-            await self._effects.load(room)
             prepared = room
 
     def effect_of(self, room: LiveRoom, pdu: Pdu) -> object:

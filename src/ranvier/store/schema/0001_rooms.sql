@@ -50,7 +50,7 @@ CREATE TABLE partial_rooms (
     room_nid {int} PRIMARY KEY REFERENCES rooms(room_nid),
     join_nid {int} NOT NULL, -- the event by which this server entered
     -- Those that were in the room then, as it was told: a JSON array of server_nids. While the state is not whole,
-    -- each has one place more in room_servers than is known of its users.
+    -- each has one place more in room_servers than is known of its users. Later: those that were there besides.
     servers {text} NOT NULL,
     whole_position {int} NOT NULL -- where the state became whole; 0: it is not yet
 );
@@ -153,6 +153,7 @@ CREATE TABLE gaps (
     event_nid {int} NOT NULL, -- who cites it
     room_nid {int} NOT NULL,
     room_order {int} NOT NULL, -- of the citing event
+    claimed_root {int}, -- of the state after the missing event, as another server claimed it
     PRIMARY KEY (missing_event_id, event_nid)
 ) {without_rowid};
 CREATE INDEX gaps_by_room ON gaps (room_nid, room_order);

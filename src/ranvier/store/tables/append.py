@@ -56,7 +56,9 @@ _BUMPS: Final = frozenset(
 )
 
 _HEAD: Final = """
-    SELECT revision, extremities, state_root, is_partial FROM rooms WHERE room_nid = :room_nid {for_update}
+    SELECT revision, extremities, state_root, is_partial = 1 OR EXISTS (
+        SELECT 1 FROM unchecked_states u WHERE u.room_nid = rooms.room_nid
+    ) FROM rooms WHERE room_nid = :room_nid {for_update}
 """
 _INSERT_EVENT: Final = """
     INSERT INTO events (event_nid, event_id, room_nid, room_order, status, type, sender_nid, state_key_nid,
@@ -88,7 +90,7 @@ class _Head(msgspec.Struct, frozen=True):
     revision: int
     extremities: tuple[int, ...]
     state_root: int
-    is_partial: bool
+    is_provisional: bool  # what is decided now is to be decided again
 
 
 def append(txn: WriteTxn, interner: Interner, cache: NodeCache, batch: Batch) -> Appended:
@@ -112,8 +114,8 @@ def append(txn: WriteTxn, interner: Interner, cache: NodeCache, batch: Batch) ->
     news = [one for one in placed if one.is_news]
     _write_edges(context, news)
     _write_consequences(context, news)
-    if head.is_partial:
-        _mark_partial(context, news)
+    if head.is_provisional:
+        _mark_provisional(context, news)
     applied = _apply_state(context, now, news)
     extremities = _next_extremities(context, head, news)
     revision = _write_head(context, head, now.root, extremities, news, applied)
@@ -137,7 +139,7 @@ def _read_head(txn: WriteTxn, batch: Batch) -> _Head:
     row = txn.first(_HEAD, room_nid=batch.room_nid)
     if row is None:
         raise LookupError(f"no room has the number {batch.room_nid}")
-    revision, extremities, state_root, is_partial = row
+    revision, extremities, state_root, is_provisional = row
     if batch.revision is None:
         if batch.replace_state is not None or any(
             e.outcome is Outcome.ACCEPTED or e.behind for e in batch.events
@@ -145,7 +147,7 @@ def _read_head(txn: WriteTxn, batch: Batch) -> _Head:
             raise ValueError("what changes the head of a room must name the revision it was built on")
     elif batch.revision != revision:
         raise Conflict(f"room {batch.room_nid} is at revision {revision}, not {batch.revision}")
-    return _Head(revision, decode_extremities(extremities), state_root, is_partial == 1)
+    return _Head(revision, decode_extremities(extremities), state_root, bool(is_provisional))
 
 
 def _write_events(context: Context, placed: Sequence[Placed]) -> None:
@@ -220,7 +222,7 @@ def _write_edges(context: Context, news: Sequence[Placed]) -> None:
         context.txn,
         room_nid,
         [
-            edges.Gap(prev_id, one.event_nid, one.room_order)
+            edges.Gap(prev_id, one.event_nid, one.room_order, one.prepared.claimed.get(prev_id))
             for one in news
             if one.room_order is not None and (is_entrance or not is_on_head(one.prepared))
             for prev_id in (*one.prepared.pdu.prev_events, *one.prepared.lacking)
@@ -278,14 +280,16 @@ def _write_consequences(context: Context, news: Sequence[Placed]) -> None:
                 )
         if event.redacted_by is not None:
             redactions.keep_original(txn, one.event_nid, batch.now_ms)
-        if event.transaction is not None:
-            client_transactions.insert_transaction(txn, event.transaction, one.event_nid, batch.now_ms)
         if event.stripped_state is not None:
             txn.execute(_INSERT_STRIPPED, event_nid=one.event_nid, json=event.stripped_state)
+    requests = [
+        (transaction, one.event_nid) for one in news if (transaction := one.prepared.transaction) is not None
+    ]
+    client_transactions.insert_transactions(txn, requests, batch.now_ms)
 
 
-def _mark_partial(context: Context, news: Sequence[Placed]) -> None:
-    """What was decided on a state that lacks its members is decided again."""
+def _mark_provisional(context: Context, news: Sequence[Placed]) -> None:
+    """What was decided on a state that lacks its members, or what could not be checked, is decided again."""
     partial_rooms.insert_events(
         context.txn,
         context.batch.room_nid,
@@ -301,9 +305,9 @@ def _apply_state(context: Context, now: StateNow, news: Sequence[Placed]) -> mem
     """Write the state that the batch led to, and what users are now."""
     txn, room_nid = context.txn, context.batch.room_nid
     updates: dict[UserID, memberships.MembershipUpdate] = {}
+    state.insert_roots(txn, room_nid, now.roots)
     if now.changes:
         state.apply_current_state(txn, room_nid, {slot: nid for slot, (nid, _) in now.changes.items()})
-        state.insert_roots(txn, room_nid, now.roots)
         updates = _membership_updates(context, now, news)
     for one in news:
         if one.prepared.sets_membership:

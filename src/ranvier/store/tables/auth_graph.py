@@ -5,6 +5,7 @@ Index -> query: edges by citing event -> `auth_nodes`; by cited event, citing on
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from ranvier.core.events.pdu import Pdu
@@ -41,16 +42,25 @@ _REJECTED: Final = f"""
 class StoredAuthGraph:
     """One room's events in one transaction. Implements `state_resolution.AuthGraph`.
 
-    `read_pdu` makes the Pdu of a stored event (a cache of them may sit in it).
+    `read_pdu` makes the Pdu of a stored event (a cache of them may sit in it). `filter_rejected` tells which of some
+    events count as rejected, given those of which that is stored.
     """
 
     def __init__(
-        self, txn: ReadTxn, interner: Interner, room: Room, read_pdu: Callable[[EventRecord], Pdu]
+        self,
+        txn: ReadTxn,
+        interner: Interner,
+        room: Room,
+        read_pdu: Callable[[EventRecord], Pdu],
+        filter_rejected: Callable[[AbstractSet[int], Collection[int]], Collection[int]] = lambda stored, _: (
+            stored
+        ),
     ) -> None:
         self._txn = txn
         self._interner = interner
         self._room = room
         self._read_pdu = read_pdu
+        self._filter_rejected = filter_rejected
 
     def auth_nodes(self, nids: Collection[int]) -> Mapping[int, AuthNode]:
         cited = list_auth_nids(self._txn, nids)
@@ -71,7 +81,8 @@ class StoredAuthGraph:
         return {nid: self._read_pdu(record) for nid, record in list_events(self._txn, nids).items()}
 
     def rejected(self, nids: Collection[int]) -> Collection[int]:
-        return {row[0] for batch in in_batches(list(nids)) for row in self._txn.all(_REJECTED, nids=batch)}
+        stored = {row[0] for batch in in_batches(list(nids)) for row in self._txn.all(_REJECTED, nids=batch)}
+        return self._filter_rejected(stored, nids)
 
     def slots(self, keys: Collection[StateKey]) -> Mapping[StateKey, int]:
         return find_state_key_nids(self._txn, self._interner, keys)

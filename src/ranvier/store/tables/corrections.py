@@ -4,14 +4,15 @@ Tables: events, late_events, and what follows from events being shown or not (re
 gaps). The room's head and state are changed by `append`, in the same transaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import msgspec
 
 from ranvier.core.events.pdu import Pdu
-from ranvier.store.database import WriteTxn
+from ranvier.store.database import ReadTxn, WriteTxn
 from ranvier.store.tables import edges, redactions, relations
+from ranvier.store.tables.batches import in_batches
 from ranvier.store.tables.events import EventRecord, Status, list_known
 from ranvier.store.tables.notifications import retract_notification
 from ranvier.store.tables.timeline import live_order
@@ -32,9 +33,9 @@ _CORRECT: Final = """
     UPDATE events SET status = :status, state_root = :state_root, room_order = :room_order
     WHERE event_nid = :event_nid
 """
-_REJECT: Final = """
-    UPDATE events SET status = :rejected WHERE event_nid = :event_nid AND status = :outlier
-"""
+_SET_ROOT: Final = "UPDATE events SET state_root = :state_root WHERE event_nid = :event_nid"
+_REJECT: Final = "UPDATE events SET status = :rejected WHERE event_nid IN (:nids[]) AND status = :outlier"
+_OUTLIERS: Final = "SELECT event_nid FROM events WHERE event_nid IN (:nids[]) AND status = :outlier"
 _INSERT_LATE: Final = "INSERT INTO late_events (position, event_nid) VALUES (:position, :event_nid)"
 _DELETE_LATE: Final = "DELETE FROM late_events WHERE event_nid = :event_nid"
 _DELETE_GAPS: Final = "DELETE FROM gaps WHERE room_nid = :room_nid AND event_nid = :event_nid"
@@ -70,18 +71,31 @@ def correct_events(txn: WriteTxn, room_nid: int, corrections: Sequence[Correctio
     txn.execute_many(_CORRECT, rows)
 
 
-def reject_citing(txn: WriteTxn, event_nid: int) -> None:
-    """What cites a rejected event among what authorizes it, and is known for what it authorizes alone, is rejected."""
-    waiting = [event_nid]
+def correct_roots(txn: WriteTxn, roots: Collection[tuple[int, int]]) -> None:
+    """Write (event_nid, root of the state before it) of events that are what they were. Cost: 1 statement."""
+    txn.execute_many(_SET_ROOT, [{"event_nid": nid, "state_root": root} for nid, root in roots])
+
+
+def list_citing_outliers(txn: ReadTxn, event_nids: Collection[int]) -> set[int]:
+    """What cites these events among what authorizes it, and is known for what it authorizes alone; what cites that in
+    turn, too. Cost: 2 queries for each step."""
+    found: set[int] = set()
+    waiting = list(event_nids)
     while waiting:
-        citing = edges.list_citing_nids(txn, waiting)
+        citing = {nid for several in edges.list_citing_nids(txn, waiting).values() for nid in several}
         waiting = [
-            nid
-            for nid in {one for several in citing.values() for one in several}
-            if txn.execute(
-                _REJECT, event_nid=nid, outlier=int(Status.OUTLIER), rejected=int(Status.REJECTED_OUTLIER)
-            )
+            row[0]
+            for nids in in_batches(list(citing - found))
+            for row in txn.all(_OUTLIERS, nids=nids, outlier=int(Status.OUTLIER))
         ]
+        found.update(waiting)
+    return found
+
+
+def reject_outliers(txn: WriteTxn, event_nids: Collection[int]) -> None:
+    """These cite what is rejected: they are so, too."""
+    for nids in in_batches(list(event_nids)):
+        txn.execute(_REJECT, nids=nids, outlier=int(Status.OUTLIER), rejected=int(Status.REJECTED_OUTLIER))
 
 
 def _show(txn: WriteTxn, room_nid: int, one: Correction, now_ms: int) -> int:

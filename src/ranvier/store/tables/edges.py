@@ -25,6 +25,7 @@ class Gap(msgspec.Struct, frozen=True):
     missing_event_id: EventID
     event_nid: int  # who cites it
     room_order: int  # of the citing event
+    claimed_root: int | None = None  # of the state after the missing event, as another server claimed it
 
 
 _INSERT_AUTH: Final = """
@@ -41,12 +42,17 @@ _CHAIN: Final = """
     SELECT nid FROM chain
 """
 _INSERT_GAP: Final = """
-    INSERT INTO gaps (missing_event_id, event_nid, room_nid, room_order)
-    VALUES (:missing_event_id, :event_nid, :room_nid, :room_order)
+    INSERT INTO gaps (missing_event_id, event_nid, room_nid, room_order, claimed_root)
+    VALUES (:missing_event_id, :event_nid, :room_nid, :room_order, :claimed_root)
     ON CONFLICT (missing_event_id, event_nid) DO NOTHING
 """
+_CLAIM: Final = """
+    UPDATE gaps SET claimed_root = :claimed_root
+    WHERE missing_event_id = :missing_event_id AND event_nid = :event_nid
+"""
 _ABOVE: Final = """
-    SELECT missing_event_id, event_nid, room_order FROM gaps WHERE missing_event_id IN (:event_ids[])
+    SELECT missing_event_id, event_nid, room_order, claimed_root FROM gaps
+    WHERE missing_event_id IN (:event_ids[])
 """
 _CLOSE: Final = "DELETE FROM gaps WHERE missing_event_id IN (:event_ids[])"
 _GAPS_BELOW: Final = """
@@ -98,11 +104,24 @@ def insert_gaps(txn: WriteTxn, room_nid: int, gaps: Iterable[Gap]) -> None:
             "event_nid": gap.event_nid,
             "room_nid": room_nid,
             "room_order": gap.room_order,
+            "claimed_root": gap.claimed_root,
         }
         for gap in gaps
     ]
     if rows:
         txn.execute_many(_INSERT_GAP, rows)
+
+
+def claim_gaps(txn: WriteTxn, claims: Iterable[tuple[EventID, int, int]]) -> None:
+    """Note (missing event, number of the event that cites it, root of the state after the missing one) of gaps that
+    are there, as the states are claimed now."""
+    txn.execute_many(
+        _CLAIM,
+        [
+            {"missing_event_id": missing, "event_nid": nid, "claimed_root": root}
+            for missing, nid, root in claims
+        ],
+    )
 
 
 def close_gaps(txn: WriteTxn, event_ids: Sequence[EventID]) -> None:

@@ -46,6 +46,7 @@ _LEASE: Final = """
     WHERE job_nid = :job_nid
 """
 _COMPLETE: Final = "DELETE FROM jobs WHERE job_nid = :job_nid"
+_EXTEND: Final = "UPDATE jobs SET run_ms = :until_ms WHERE lease = :lease"
 _RELEASE: Final = "UPDATE jobs SET lease = NULL, run_ms = :now_ms WHERE lease = :lease"
 _POSTPONE: Final = """
     UPDATE jobs SET lease = NULL, run_ms = :run_ms, last_error = :error WHERE job_nid = :job_nid
@@ -70,6 +71,11 @@ def lease_jobs(txn: WriteTxn, kind: str, lease: str, now_ms: int, until_ms: int,
     jobs = [Job(*row) for row in txn.all(_DUE, kind=kind, now_ms=now_ms, limit=limit)]
     txn.execute_many(_LEASE, [{"job_nid": job.job_nid, "lease": lease, "until_ms": until_ms} for job in jobs])
     return jobs
+
+
+def extend_jobs(txn: WriteTxn, lease: str, until_ms: int) -> None:
+    """Whoever took jobs under this name is still doing them."""
+    txn.execute(_EXTEND, lease=lease, until_ms=until_ms)
 
 
 def release_jobs(txn: WriteTxn, lease: str, now_ms: int) -> None:

@@ -14,7 +14,6 @@ from ranvier.core.identifiers import ServerName
 from ranvier.store.database import ReadTxn, WriteTxn
 from ranvier.store.tables import rooms
 from ranvier.store.tables.batches import in_batches
-from ranvier.store.tables.events import Status
 from ranvier.store.tables.interned import Interner, intern_servers
 
 
@@ -24,6 +23,14 @@ class PartialRoom(msgspec.Struct, frozen=True):
     room_nid: int
     join_nid: int  # the event by which this server entered
     server_nids: tuple[int, ...]  # in the room then, as it was told; this server is not among them
+
+
+class CompletedRoom(msgspec.Struct, frozen=True):
+    """A room whose state became whole."""
+
+    room_nid: int
+    join_nid: int
+    missed_nids: tuple[int, ...]  # servers that were in the room meanwhile, while that was not known here
 
 
 _INSERT: Final = """
@@ -36,6 +43,11 @@ _FIND: Final = """
     SELECT room_nid, join_nid, servers FROM partial_rooms WHERE room_nid = :room_nid AND whole_position = 0
 """
 _END: Final = "UPDATE partial_rooms SET whole_position = :position WHERE room_nid = :room_nid"
+_SET_MISSED: Final = "UPDATE partial_rooms SET servers = :servers WHERE room_nid = :room_nid"
+_COMPLETED: Final = """
+    SELECT room_nid, join_nid, servers FROM partial_rooms
+    WHERE whole_position > :after AND whole_position <= :upto ORDER BY whole_position
+"""
 _FORGET: Final = "DELETE FROM partial_rooms WHERE room_nid = :room_nid"
 _HIDDEN: Final = """
     SELECT room_nid, whole_position FROM partial_rooms WHERE whole_position = 0 OR whole_position > :since
@@ -50,11 +62,11 @@ _INSERT_EVENT: Final = """
 """
 _EVENTS: Final = "SELECT event_nid FROM partial_events WHERE room_nid = :room_nid ORDER BY event_nid"
 _AMONG: Final = "SELECT event_nid FROM partial_events WHERE event_nid IN (:nids[])"
-_RESET: Final = """
-    UPDATE events SET status = :outlier, state_root = NULL
-    WHERE event_nid IN (SELECT event_nid FROM partial_events WHERE room_nid = :room_nid)
-"""
 _DELETE_EVENTS: Final = "DELETE FROM partial_events WHERE room_nid = :room_nid"
+_DELETE_SOME: Final = "DELETE FROM partial_events WHERE room_nid = :room_nid AND event_nid IN (:nids[])"
+_NEWEST: Final = """
+    UPDATE rooms SET newest_position = {greatest}(newest_position, :position) WHERE room_nid = :room_nid
+"""
 _HOLD: Final = """
     INSERT INTO room_servers (room_nid, server_nid, joined_count) VALUES (:room_nid, :server_nid, 1)
     ON CONFLICT (room_nid, server_nid) DO UPDATE SET joined_count = room_servers.joined_count + 1
@@ -88,14 +100,30 @@ def forget(txn: WriteTxn, room_nid: int) -> None:
     rooms.update_partial(txn, room_nid, is_partial=False)
 
 
-def end(txn: WriteTxn, room_nid: int) -> None:
-    """The room's state is whole. What is to be decided again is an outlier until that is done, in the same
-    transaction."""
+def end(txn: WriteTxn, room_nid: int, *, keeps_events: bool = False) -> None:
+    """The room's state is whole; what was to be decided again is, in the same transaction. `keeps_events`: it is to be
+    so once more."""
     _release(txn, room_nid)
-    txn.execute(_RESET, room_nid=room_nid, outlier=int(Status.OUTLIER))
-    txn.execute(_DELETE_EVENTS, room_nid=room_nid)
-    txn.execute(_END, room_nid=room_nid, position=txn.next_position())
+    if not keeps_events:
+        txn.execute(_DELETE_EVENTS, room_nid=room_nid)
+    position = txn.next_position()
+    txn.execute(_END, room_nid=room_nid, position=position)
+    # Who has read all up to here is to look at it again.
+    txn.execute(_NEWEST, room_nid=room_nid, position=position)
     rooms.update_partial(txn, room_nid, is_partial=False)
+
+
+def note_missed(txn: WriteTxn, room_nid: int, server_nids: Collection[int]) -> None:
+    """The room's state has become whole, and tells that these servers were in it."""
+    txn.execute(_SET_MISSED, room_nid=room_nid, servers=msgspec.json.encode(sorted(server_nids)).decode())
+
+
+def list_completed(txn: ReadTxn, after: int, upto: int) -> list[CompletedRoom]:
+    """The rooms whose state became whole after one position and up to another."""
+    return [
+        CompletedRoom(nid, join_nid, tuple(msgspec.json.decode(servers, type=list[int])))
+        for nid, join_nid, servers in txn.all(_COMPLETED, after=after, upto=upto)
+    ]
 
 
 def find(txn: ReadTxn, room_nid: int) -> PartialRoom | None:
@@ -127,6 +155,12 @@ def insert_events(txn: WriteTxn, room_nid: int, event_nids: Collection[int]) -> 
 def list_event_nids(txn: ReadTxn, room_nid: int) -> list[int]:
     """What is to be decided again, in the order in which it was stored."""
     return [row[0] for row in txn.all(_EVENTS, room_nid=room_nid)]
+
+
+def forget_events(txn: WriteTxn, room_nid: int, event_nids: Collection[int]) -> None:
+    """These are not to be decided again: they are none of the room's history any more."""
+    for nids in in_batches(list(event_nids)):
+        txn.execute(_DELETE_SOME, room_nid=room_nid, nids=nids)
 
 
 def list_among(txn: ReadTxn, event_nids: Collection[int]) -> list[int]:

@@ -103,8 +103,8 @@ def build_context(txn: WriteTxn, interner: Interner, nodes: PendingNodes, batch:
 def place_events(context: Context, now: StateNow) -> list[Placed]:
     """Give every event its number and its place, and move the room's state on."""
     batch = context.batch
-    if batch.replace_state is not None:
-        _replace_state(context, now, batch.replace_state)
+    if batch.replace_state is not None or batch.replace_rows is not None:
+        _replace_state(context, now, batch)
     count = sum(event.outcome is Outcome.BACKFILLED for event in batch.events)
     orders: Iterator[int] = iter(())
     if count:
@@ -167,12 +167,17 @@ def _auth_depth(context: Context, pdu: Pdu) -> int:
     return 1 + max((k.auth_depth for k in known if k is not None and k.auth_depth is not None), default=-1)
 
 
-def _replace_state(context: Context, now: StateNow, root: int) -> None:
+def _replace_state(context: Context, now: StateNow, batch: Batch) -> None:
     position = context.txn.next_position()
-    for slot, (_, new) in state_map.difference(context.nodes, (now.root, root)).items():
-        now.changes[slot] = (new, position)
-    now.root = root
-    now.roots.append((position, root))
+    root, rows = batch.replace_state, batch.replace_rows
+    if rows is None:
+        assert root is not None, "one of them is given"
+        found = state_map.difference(context.nodes, (now.root, root))
+        rows = {slot: new for slot, (_, new) in found.items()}
+    now.changes.update((slot, (new, position)) for slot, new in rows.items())
+    if root is not None:
+        now.root = root
+        now.roots.append((position, root))
 
 
 def _change_state(context: Context, now: StateNow, event: PreparedEvent, position: int) -> None:

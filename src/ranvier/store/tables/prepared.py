@@ -50,6 +50,8 @@ class PreparedEvent(msgspec.Struct, frozen=True, kw_only=True):
     is_behind: bool = False
     # ACCEPTED events: what is not here behind what they cite and was not accepted; gaps of the timeline, too.
     lacking: Collection[EventID] = ()
+    # Roots of the states after those of its prev_events that are not here, as another server claims them.
+    claimed: Mapping[EventID, int] = {}
     # A redaction that its room's rules allow to take effect now, on the event `pdu.redacts`.
     redacts_target: bool = False
     # The redaction that was waiting for this event, and that may take effect on it.
@@ -75,6 +77,9 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     replace_state: int | None = None
     # With that, where no event applies: the extremities that the room has then.
     replace_extremities: Collection[int] | None = None
+    # What changes in `current_state`, where its rows are ahead of the room's state: slot -> event, None to remove.
+    # Without `replace_state` the room's state stays what it is, and they get (further) ahead.
+    replace_rows: Mapping[int, int | None] | None = None
     # BACKFILLED events go right below this room_order: that of the event that cites the newest of them.
     below_order: int | None = None
 

@@ -47,6 +47,8 @@ _BY_ROOM: Final = (
     ("thread_subscriptions", "root_nid"),
     ("partial_events", "event_nid"),
     ("partial_rooms", "room_nid"),
+    ("unchecked_states", "room_nid"),
+    ("unchecked_history", "event_id"),
     ("thread_subscriptions", "user_nid"),
     ("sticky_events", "event_nid"),
 )

@@ -1,0 +1,171 @@
+"""Events of a state that cannot be checked, since the keys of their servers cannot be had just then: they are left out,
+and in the end it is as if they had not been."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from ranvier.store.database import ReadTxn
+
+from ..http.client import Answer, segment
+from ..http.homeserver import Homeserver, User
+from .agreement import differences, view_of
+from .network import Network
+
+C = "/_matrix/client/v3"
+
+_WAITING = "SELECT (SELECT COUNT(*) FROM unchecked_states) + (SELECT COUNT(*) FROM partial_events)"
+
+
+class Rooms:
+    """A room on `one` in which `two` is, too; `three` enters it while it cannot reach `two`."""
+
+    def __init__(self, network: Network, version: str) -> None:
+        self.network = network
+        self.version = version
+
+    async def start(self) -> None:
+        self.one, self.two, self.three = [await self.network.server(name) for name in ("one", "two", "three")]
+        self.ann, self.bob, self.cid = [
+            await server.register(name)
+            for server, name in ((self.one, "ann"), (self.two, "bob"), (self.three, "cid"))
+        ]
+        body = {"preset": "public_chat", "room_version": self.version}
+        answer = await self.ann.post(f"{C}/createRoom", body)
+        assert answer.status == 200, answer.body
+        self.room_id = str(answer.json["room_id"])
+        await self.join(self.bob)
+        await self.until(lambda: self.knows(self.one, self.bob))
+
+    async def join(self, user: User, via: str = "one.test") -> Answer:
+        answer = await user.post(f"{C}/join/{segment(self.room_id)}?server_name={via}", {})
+        assert answer.status == 200, answer.body
+        return answer
+
+    async def send(self, user: User, text: str) -> str:
+        path = f"{C}/rooms/{segment(self.room_id)}/send/m.room.message/{text}"
+        answer = await user.put(path, {"body": text, "msgtype": "m.text"})
+        assert answer.status == 200, answer.body
+        return str(answer.json["event_id"])
+
+    async def knows(self, server: Homeserver, user: User) -> bool:
+        view = await view_of(server, self.room_id)
+        return ("m.room.member", user.user_id) in view.state
+
+    async def has(self, user: User, event_id: str) -> bool:
+        path = f"{C}/rooms/{segment(self.room_id)}/event/{segment(event_id)}"
+        return (await user.get(path)).status == 200
+
+    async def is_waiting(self) -> bool:
+        def read(txn: ReadTxn) -> bool:
+            return bool(txn.value(_WAITING))
+
+        return await self.three.foundation.ports.db.read(read)
+
+    async def until(self, check: Callable[[], Awaitable[bool]], *, skip_s: float = 0) -> None:
+        """`skip_s`: time that passes between looks."""
+        for _ in range(3_000):
+            if await check():
+                return
+            if skip_s:
+                self.network.clock.skip(skip_s)
+            await asyncio.sleep(0.01)
+        raise TimeoutError
+
+    async def until_agreed(self) -> None:
+        """Everybody speaks until all have heard all: what was dropped comes before what is said next."""
+        servers = (self.one, self.two, self.three)
+        for number in range(50):
+            self.network.clock.skip(30)
+            for user in (self.ann, self.bob, self.cid):
+                await self.send(user, f"{number}")
+            for _ in range(20):
+                await asyncio.sleep(0.02)
+                views = {server.server_name: await view_of(server, self.room_id) for server in servers}
+                if not differences(views) and not await self.is_waiting():
+                    return
+        raise TimeoutError(f"{differences(views)[:3]}")
+
+
+@pytest.fixture(params=["12", "10", "3"])
+async def rooms(network: Network, request: pytest.FixtureRequest) -> Rooms:
+    rooms = Rooms(network, request.param)
+    await rooms.start()
+    return rooms
+
+
+async def test_what_could_not_be_checked_on_entering_comes_when_the_server_answers(rooms: Rooms) -> None:
+    rooms.network.cut("two", "three")
+    await rooms.join(rooms.cid)
+    assert not await rooms.knows(rooms.three, rooms.bob)
+    assert await rooms.is_waiting()
+    said = await rooms.send(rooms.cid, "here")
+    rooms.network.heal()
+    await rooms.until_agreed()
+    assert await rooms.knows(rooms.three, rooms.bob)
+    assert await rooms.has(rooms.cid, said)
+    answer = await rooms.cid.get(f"{C}/rooms/{segment(rooms.room_id)}/joined_members")
+    assert rooms.bob.user_id in answer.json["joined"]
+
+
+async def test_it_comes_after_a_restart(rooms: Rooms) -> None:
+    rooms.network.cut("two", "three")
+    await rooms.join(rooms.cid)
+    await rooms.network.stop("three")
+    rooms.network.heal()
+    rooms.three = await rooms.network.server("three")
+    session = {"access_token": rooms.cid.token, "user_id": rooms.cid.user_id, "device_id": ""}
+    rooms.cid = rooms.three.user(session)
+    await rooms.until_agreed()
+    assert await rooms.knows(rooms.three, rooms.bob)
+
+
+async def test_what_was_rejected_for_want_of_it_is_shown_then(rooms: Rooms) -> None:
+    """`two`'s events come through `one`, who speaks behind them; what `two` says is allowed by its own join."""
+    rooms.network.cut("two", "three")
+    await rooms.join(rooms.cid)
+    said = await rooms.send(rooms.bob, "hello")
+    await rooms.until(lambda: rooms.has(rooms.ann, said))
+    behind = await rooms.send(rooms.ann, "behind")
+    await rooms.until(lambda: rooms.has(rooms.cid, behind))
+    assert not await rooms.has(rooms.cid, said)
+    rooms.network.heal()
+    await rooms.until_agreed()
+
+    async def is_there() -> bool:
+        await rooms.cid.get(f"{C}/rooms/{segment(rooms.room_id)}/messages?dir=b&limit=50")
+        return await rooms.has(rooms.cid, said)
+
+    await rooms.until(is_there, skip_s=60)
+
+
+async def test_a_server_that_is_gone_does_not_keep_others_out(rooms: Rooms) -> None:
+    await rooms.network.stop("two")
+    await rooms.join(rooms.cid)
+    assert await rooms.is_waiting()
+
+    async def is_over() -> bool:
+        return not await rooms.is_waiting()
+
+    await rooms.until(is_over, skip_s=3_600)
+    said = await rooms.send(rooms.cid, "all the same")
+    await rooms.until(lambda: rooms.has(rooms.ann, said))
+
+
+async def test_who_lets_us_in_passes_on_what_a_server_says_that_we_knew(rooms: Rooms) -> None:
+    """`two`'s key is known from before, but not that it was still good when it signed: `one` has the document that says
+    so, signed with that key."""
+    if rooms.version == "3":
+        pytest.skip("keys are good at any time in this version")
+    await rooms.join(rooms.cid)
+    assert await rooms.knows(rooms.three, rooms.bob)
+    await rooms.cid.post(f"{C}/rooms/{segment(rooms.room_id)}/leave", {})
+    rooms.network.clock.skip(3 * 86_400)
+    await rooms.bob.post(f"{C}/rooms/{segment(rooms.room_id)}/leave", {})
+    await rooms.join(rooms.bob)
+    await rooms.send(rooms.bob, "again")
+    rooms.network.isolate("two")
+    await rooms.join(rooms.cid)
+    assert await rooms.knows(rooms.three, rooms.bob)
+    assert not await rooms.is_waiting()
