@@ -127,6 +127,12 @@ class SlidingClient:
         for room_id, events in data.get("rooms", {}).items():
             for event in events:
                 self.room_account_data.setdefault(room_id, {})[event["type"]] = event["content"]
+        # Nobody is told who types in rooms that the extension is not for.
+        self.typing = {
+            room_id: users
+            for room_id, users in self.typing.items()
+            if room_id not in self.rooms or self.rooms[room_id].membership == "join"
+        }
         for room_id, event in extensions.get(self._key("typing"), {}).get("rooms", {}).items():
             self.typing[room_id] = sorted(event["content"]["user_ids"])
         for room_id, event in extensions.get("receipts", {}).get("rooms", {}).items():

@@ -219,3 +219,19 @@ async def test_an_extension_that_is_enabled_late_tells_what_there_is(
     assert client.room_account_data == {room_id: {"test.b": {"n": 2}}}
     assert client.receipts[room_id] == {("m.read", alice.user_id, None): event_id}
     assert "m.push_rules" in client.account_data
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_what_happened_while_an_extension_was_off_is_told_when_it_is_on_again(
+    homeserver: Homeserver, form: Form
+) -> None:
+    alice = await homeserver.register("alice")
+    sliding = SlidingClient(alice, form, user_id=alice.user_id)
+    sliding.extensions = {"account_data": {"enabled": True}}
+    await sliding.sync()
+    sliding.extensions = {}
+    await alice.put(f"{C}/user/{segment(alice.user_id)}/account_data/test.a", {"n": 1})
+    await sliding.sync()
+    sliding.extensions = {"account_data": {"enabled": True}}
+    await sliding.sync()
+    assert sliding.account_data["test.a"] == {"n": 1}

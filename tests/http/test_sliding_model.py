@@ -147,12 +147,12 @@ async def test_a_client_ends_up_knowing_what_a_first_sync_tells(
             await world.enter(await restart())
             alice = world.users["alice"]
             sliding.client = alice
-        _look_elsewhere(sliding, world, chance)
+        look_elsewhere(sliding, world, chance)
         for _ in range(chance.choice((0, 0, 0, 1, 2))):
             # An answer that is lost on its way: the client asks again, perhaps for something else.
             lost = await sliding.ask(pos=sliding.pos)
             assert lost.status == 200, lost.body
-            _look_elsewhere(sliding, world, chance)
+            look_elsewhere(sliding, world, chance)
         await sliding.sync()
     sliding.subscriptions, sliding.extensions = {}, ALL_EXTENSIONS
     sliding.lists = {"all": sliding.config(20, window=(0, 1000))}
@@ -165,7 +165,7 @@ async def test_a_client_ends_up_knowing_what_a_first_sync_tells(
         assert len(set(sliding.shown["all"])) == sliding.counts["all"] >= len(sliding.rooms)
 
 
-def _look_elsewhere(sliding: SlidingClient, world: World, chance: random.Random) -> None:
+def look_elsewhere(sliding: SlidingClient, world: World, chance: random.Random) -> None:
     if chance.random() < 0.5:
         return
     first = chance.randrange(3)

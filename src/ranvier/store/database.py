@@ -54,6 +54,9 @@ class Kind(Enum):
     PRESENCE = "presence"  # key: user_nid. The user's presence: whoever shares a room
     SERVER = "server"  # key: server_nid. Something waits to be sent to that server
     JOB = "job"  # key: 0. Background work was queued
+    # key: the name of an answer of sliding sync. Who has given it is to store what its client knows; and has
+    ANSWER_WANTED = "answer_wanted"
+    ANSWER_STORED = "answer_stored"
     GAP = "gap"  # key: 0. Other hints were lost: anything up to this position may have changed
 
 

@@ -29,6 +29,9 @@ import msgspec
 MAX_LIST_VALUES: Final = 16_384
 """Of one list parameter. SQLite binds each value for itself, and by default allows 32,766 in a statement."""
 
+MAX_TEXTS: Final = 64
+"""Of one statement with lists, by their lengths, kept for the next time."""
+
 COMPILED_STATEMENTS: Final = 4_096
 """Texts kept compiled: more than this program has."""
 
@@ -68,6 +71,7 @@ WORDS: Final[Mapping[Engine, Mapping[str, str]]] = {
         # At the end of a SELECT: take rows that nobody else is taking. There is one writer only.
         "skip_locked": "",
         "for_update": "",
+        "engine_version": "'SQLite ' || sqlite_version()",
     },
     Engine.POSTGRES: {
         "int": "BIGINT",
@@ -84,6 +88,7 @@ WORDS: Final[Mapping[Engine, Mapping[str, str]]] = {
         "end_decoded": ", 'UTF8')",
         "skip_locked": "FOR UPDATE SKIP LOCKED",
         "for_update": "FOR UPDATE",
+        "engine_version": "'PostgreSQL ' || current_setting('server_version')",
     },
 }
 
@@ -153,32 +158,58 @@ def for_sqlite(sql: str) -> Statement:
     bind = _binder([macro.name for macro in macros])
     if all(macro.width < 0 for macro in macros):
         return Statement(text, bind)
-    return Statement(text, bind, lambda params: _expand(pieces, params))
+    texts: dict[tuple[int, ...], str] = {}
+    return Statement(text, bind, lambda params: _expand(pieces, macros, texts, params))
 
 
-def _expand(pieces: Sequence[str | _Macro], params: Mapping[str, object]) -> tuple[str, Values]:
-    text: list[str] = []
+def _expand(
+    pieces: Sequence[str | _Macro],
+    macros: Sequence[_Macro],
+    texts: dict[tuple[int, ...], str],
+    params: Mapping[str, object],
+) -> tuple[str, Values]:
+    """`texts`: those that were made before, by the lengths of their lists."""
     values: list[object] = []
+    lengths: list[int] = []
+    for macro in macros:
+        if macro.width < 0:
+            values.append(params[macro.name])
+        elif macro.width == 0:
+            among = _bounded(params[macro.name])
+            # Lengths are rounded up to a power of two, so that few texts have to be prepared.
+            slots = 1 << (len(among) - 1).bit_length() if among else 0
+            lengths.append(slots)
+            values.extend(among)
+            values.extend(among[-1:] * (slots - len(among)))
+        else:
+            rows = _rows(params[macro.name])
+            lengths.append(len(rows))
+            for row in rows:
+                values.extend(_row(row, macro.width))
+    key = tuple(lengths)
+    text = texts.get(key)
+    if text is None:
+        text = _text(pieces, key)
+        if len(texts) < MAX_TEXTS:
+            texts[key] = text
+    return text, values
+
+
+def _text(pieces: Sequence[str | _Macro], lengths: Iterable[int]) -> str:
+    """The text for lists of these lengths."""
+    left = iter(lengths)
+    text: list[str] = []
     for piece in pieces:
         if isinstance(piece, str):
             text.append(piece)
         elif piece.width < 0:
             text.append("?")
-            values.append(params[piece.name])
         elif piece.width == 0:
-            among = _bounded(params[piece.name])
-            # Lengths are rounded up to a power of two, so that few texts have to be prepared.
-            slots = 1 << (len(among) - 1).bit_length() if among else 0
-            text.append(f"{'NOT ' if piece.negated else ''}IN ({','.join('?' * slots)})")
-            values.extend(among)
-            values.extend(among[-1:] * (slots - len(among)))
+            text.append(f"{'NOT ' if piece.negated else ''}IN ({','.join('?' * next(left))})")
         else:
-            rows = _rows(params[piece.name])
             row = f"({','.join('?' * piece.width)})"
-            text.append(f"(VALUES {','.join([row] * len(rows))})")
-            for values_of_row in rows:
-                values.extend(_row(values_of_row, piece.width))
-    return "".join(text), values
+            text.append(f"(VALUES {','.join([row] * next(left))})")
+    return "".join(text)
 
 
 @lru_cache(maxsize=COMPILED_STATEMENTS)
@@ -243,9 +274,12 @@ def _row(row: Sequence[Any], width: int) -> Sequence[Any]:
 
 def _bounded(values: object) -> list[Any]:
     """The values of a list parameter. The bound is the same on both engines, so a test of one is enough."""
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+    if isinstance(values, list):
+        listed = values
+    elif isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise TypeError(f"not a list of values: {type(values).__name__}")
-    listed = list(values)
+    else:
+        listed = list(values)
     if len(listed) > MAX_LIST_VALUES:
         raise ValueError(f"{len(listed)} values in one list; at most {MAX_LIST_VALUES} are allowed")
     return listed

@@ -11,8 +11,8 @@ from typing import Final
 import psycopg
 
 from ranvier.store.database import Hint, Kind, Unavailable
-from ranvier.store.positions import OBSERVE, Settlement
-from ranvier.store.postgres import CHANNEL, Link, decode_payload, news
+from ranvier.store.postgres import CHANNEL, Link, decode_payload, marks_of, observe_with
+from ranvier.store.telling import Telling
 from ranvier.store.threads import News
 
 log = logging.getLogger(__name__)
@@ -23,16 +23,16 @@ RECHECK_S: Final = 0.005
 IDLE_S: Final = 1.0
 """Without notifications, until the sequence is looked at: a commit without a hint moves positions too."""
 
-_LISTEN: Final = f"LISTEN {CHANNEL}".encode()
-
 
 class Listener:
     """One thread and one connection. `tell` is called on that thread."""
 
-    def __init__(self, url: str, settlement: Settlement, name: str, tell: Callable[[News], None]) -> None:
+    def __init__(self, url: str, telling: Telling, name: str, tell: Callable[[News], None]) -> None:
         self._link = Link(url)
-        self._link.run(_LISTEN)
-        self._settlement = settlement
+        self._marks = marks_of(name)
+        self._listen = f"LISTEN {CHANNEL}; LISTEN {self._marks}".encode()
+        self._link.run(self._listen)
+        self._telling = telling
         self._name = name
         self._tell = tell
         self._woken, self._wake = socket.socketpair()
@@ -61,7 +61,8 @@ class Listener:
             try:
                 if self._link.is_lost:
                     self._link.renew()
-                    self._link.run(_LISTEN)
+                    self._link.run(self._listen)
+                    self._telling.lose_marks()
                     self._tell_gap()
                 self._listen_once()
             except (psycopg.Error, Unavailable) as error:
@@ -72,27 +73,40 @@ class Listener:
         conn = self._link.conn
         heard = list(conn.notifies(timeout=0))
         if not heard:
-            waiting = self._settlement.is_waiting
+            waiting = self._telling.is_waiting
             if not self._pause(RECHECK_S if waiting else IDLE_S, conn.fileno()) and not waiting:
                 self._look()
             heard = list(conn.notifies(timeout=0))
         for notification in heard:
-            name, hints = decode_payload(notification.payload)
+            if notification.channel == self._marks:
+                if (news := self._telling.heard(int(notification.payload))) is not None:
+                    self._tell(news)
+                continue
+            name, first, hints = decode_payload(notification.payload)
             if name != self._name:
-                self._settlement.hold(hints)
-        if self._settlement.is_waiting:
-            self._tell(news(self._settlement, self._link.observe(OBSERVE)))
+                self._telling.hold(hints, first)
+        if self._telling.is_waiting:
+            self._observe()
 
     def _look(self) -> None:
         """After silence: observe if positions were taken since, which costs a transaction id."""
         row = self._link.control.execute("SELECT last_value FROM positions").fetchone()
-        if row is not None and row[0] > self._settlement.settled:
-            self._tell(news(self._settlement, self._link.observe(OBSERVE)))
+        if row is not None and row[0] > self._telling.position:
+            self._observe()
+
+    def _observe(self) -> None:
+        mark = self._telling.next_mark()
+        if (
+            news := self._telling.observed(mark, self._link.observe(observe_with(self._name, mark)))
+        ) is not None:
+            self._tell(news)
 
     def _tell_gap(self) -> None:
-        seen = self._link.observe(OBSERVE)
-        self._settlement.hold([Hint(Kind.GAP, 0, seen.last)])
-        self._tell(news(self._settlement, seen))
+        """What was sent while nobody listened is lost."""
+        row = self._link.control.execute("SELECT last_value FROM positions").fetchone()
+        last = 0 if row is None else int(row[0])
+        self._telling.hold([Hint(Kind.GAP, 0, last)], last)
+        self._observe()
 
     def _pause(self, seconds: float, *others: int) -> bool:
         """Wait until something can be read, or `close`; whether that was before the time was over."""

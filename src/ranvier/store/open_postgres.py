@@ -12,6 +12,7 @@ from ranvier.store.listen import Listener
 from ranvier.store.migrate import Migration
 from ranvier.store.migrate_postgres import migrate_postgres
 from ranvier.store.positions import Settlement
+from ranvier.store.telling import Telling
 from ranvier.store.threads import News
 
 POSTGRES_READERS: Final = 8
@@ -31,8 +32,9 @@ def open_postgres(
             raise postgres.fault(error) from error
     name = secrets.token_hex(8)
     with contextlib.ExitStack() as undo:
-        listener = Listener(url, settlement, name, tell)
+        telling = Telling(settlement)
+        listener = Listener(url, telling, name, tell)
         undo.callback(listener.close)
-        writer = postgres.PostgresWriter(url, settlement, name, listener)
+        writer = postgres.PostgresWriter(url, settlement, telling, name, listener)
         undo.pop_all()
     return writer, [postgres.PostgresReader(url, settlement) for _ in range(POSTGRES_READERS)]

@@ -30,12 +30,9 @@ asked all the same where another role is connected to this database whose transa
 """
 
 import threading
-from collections.abc import Iterable
 from typing import Final
 
 import msgspec
-
-from ranvier.store.database import Hint
 
 OBSERVE: Final = b"""
 SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM positions;
@@ -50,9 +47,6 @@ END FROM pg_stat_activity WHERE datname = current_database()
 
 MAX_OBSERVATIONS: Final = 64
 """Kept while they are not settled. Further ones replace the newest, which costs latency only."""
-
-MAX_HINTS: Final = 10_000
-"""Kept while they are not settled. Beyond that they are dropped, and a gap is told."""
 
 
 class Observation(msgspec.Struct, frozen=True):
@@ -76,33 +70,20 @@ def _whole(short: int, near: int) -> int:
 
 
 class Settlement:
-    """The newest settled position, and the hints that wait for one. Safe to use from several threads."""
+    """The newest settled position. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pending: list[Observation] = []
-        self._hints: list[Hint] = []
-        self._overflowed = False
         self.settled = 0
 
     @property
     def is_waiting(self) -> bool:
         """Whether another observation would help somebody."""
-        return bool(self._pending or self._hints or self._overflowed)
+        return bool(self._pending)
 
-    def hold(self, hints: Iterable[Hint]) -> None:
-        """Keep hints until their positions are settled. They are of transactions that have ended."""
-        with self._lock:
-            self._hints.extend(hints)
-            if len(self._hints) > MAX_HINTS:
-                self._hints.clear()
-                self._overflowed = True
-
-    def observe(self, seen: Observation) -> tuple[int, list[Hint], bool]:
-        """Take an observation into account.
-
-        Returns: the newest settled position, the hints that it releases, and whether some were lost.
-        """
+    def observe(self, seen: Observation) -> int:
+        """Take an observation into account; the newest settled position."""
         with self._lock:
             if len(self._pending) == MAX_OBSERVATIONS:
                 self._pending.pop()
@@ -110,9 +91,4 @@ class Settlement:
             settled = max((past.last for past in self._pending if past.xid <= seen.xmin), default=0)
             self.settled = max(self.settled, settled)
             self._pending = [past for past in self._pending if past.last > self.settled]
-            ready = [hint for hint in self._hints if hint.position <= self.settled]
-            self._hints = [hint for hint in self._hints if hint.position > self.settled]
-            lost = self._overflowed and not self._pending
-            if lost:
-                self._overflowed = False
-            return self.settled, ready, lost
+            return self.settled

@@ -27,6 +27,7 @@ from psycopg.types.string import StrBinaryDumper, StrDumper
 from ranvier.store.database import Conflict, Hint, Integrity, Kind, Row, StoreFault, Unavailable
 from ranvier.store.dialect import for_postgres
 from ranvier.store.positions import OBSERVE, Observation, Settlement, observation_of
+from ranvier.store.telling import Telling
 from ranvier.store.threads import Job, News, Outcome, failed
 
 log = logging.getLogger(__name__)
@@ -135,13 +136,13 @@ def _is_collision(error: BaseException) -> bool:
 class PostgresTxn:
     """A `ReadTxn`, and on a writing connection a `WriteTxn`."""
 
-    __slots__ = ("_cursor", "_positions", "hints", "jobs_left", "position", "taken")
+    __slots__ = ("_cursor", "_positions", "earliest", "hints", "jobs_left", "position", "taken")
 
     def __init__(self, cursor: psycopg.RawCursor[Row], position: int) -> None:
         self._cursor = cursor
         self._positions: list[int] = []
         self.position = position
-        self.taken = 0
+        self.earliest = self.taken = 0  # the first and the last position that it took
         self.jobs_left = 1
         self.hints: dict[tuple[Kind, int], None] = {}
 
@@ -176,6 +177,7 @@ class PostgresTxn:
             rows = self._cursor.execute(_NEXT, (count,)).fetchall()
             self._positions = sorted((position for (position,) in rows), reverse=True)
         self.taken = self._positions.pop()
+        self.earliest = self.earliest or self.taken
         return self.taken
 
     def hint(self, kind: Kind, key: int) -> None:
@@ -304,10 +306,13 @@ class _JobFailed(Exception):
 class PostgresWriter:
     """See `threads.Writer`. `name` tells this process's notifications from those of others."""
 
-    def __init__(self, url: str, settlement: Settlement, name: str, listener: Companion) -> None:
+    def __init__(
+        self, url: str, settlement: Settlement, telling: Telling, name: str, listener: Companion
+    ) -> None:
         self._link = Link(url)
         self._listener = listener
         self._settlement = settlement
+        self._telling = telling
         self._name = name
         self._xid = 0
         self._committing = False
@@ -406,20 +411,31 @@ class PostgresWriter:
 
     def _end(self, txn: PostgresTxn) -> News | None:
         """Commit, and look at once what is settled: one question to the server."""
+        if not (txn.taken or txn.hints):
+            self._committing = True
+            self._link.run(b"COMMIT")
+            self._committing = False
+            return None
         if txn.hints:
-            self._link.cursor.execute(
-                "SELECT pg_notify($1, $2)", (CHANNEL, encode_payload(self._name, txn.taken, txn.hints))
-            )
+            payload = encode_payload(self._name, txn.earliest, txn.taken, txn.hints)
+            self._link.cursor.execute("SELECT pg_notify($1, $2)", (CHANNEL, payload))
+        if txn.taken:
+            self._hold(txn)
+        mark = self._telling.next_mark()
         self._committing = True
-        seen = self._link.observe(b"COMMIT;" + OBSERVE, skip=1)
+        seen = self._link.observe(b"COMMIT;" + observe_with(self._name, mark), skip=1)
         self._committing = False
-        return self._news(txn, seen)
+        return self._news(txn, mark, seen)
 
-    def _news(self, txn: PostgresTxn, seen: Observation) -> News:
-        position = txn.taken or self._settlement.settled
-        self._settlement.hold(Hint(kind, key, position) for kind, key in txn.hints)
-        told = news(self._settlement, seen)
-        if self._settlement.is_waiting:
+    def _hold(self, txn: PostgresTxn) -> None:
+        self._telling.hold([Hint(kind, key, txn.taken) for kind, key in txn.hints], txn.earliest)
+
+    def _news(self, txn: PostgresTxn, mark: int, seen: Observation) -> News:
+        """What is told by now; the rest will be by the listener."""
+        if not txn.taken:
+            self._hold(txn)
+        told = self._telling.observed(mark, seen) or News(self._telling.position)
+        if self._telling.is_waiting:
             self._listener.wake()
         return structs.replace(told, own=txn.taken)
 
@@ -440,7 +456,8 @@ class PostgresWriter:
 
     def _after_lost_answer(self, txn: PostgresTxn) -> News | None:
         try:
-            return self._news(txn, self._link.observe(OBSERVE))
+            mark = self._telling.next_mark()
+            return self._news(txn, mark, self._link.observe(observe_with(self._name, mark)))
         except psycopg.Error as error:
             log.warning("the observer will tell what is settled: %s", error)
             return None
@@ -456,31 +473,36 @@ class PostgresWriter:
         self._link.conn.close()
 
 
-def news(settlement: Settlement, seen: Observation) -> News:
-    """What an observation brings to subscribers."""
-    position, hints, lost = settlement.observe(seen)
-    if lost:
-        hints.append(Hint(Kind.GAP, 0, position))
-    return News(position, hints)
+def marks_of(name: str) -> str:
+    """The channel on which a process hears its own marks."""
+    return f"ranvier_marks_{name}"
+
+
+def observe_with(name: str, mark: int) -> bytes:
+    """OBSERVE, and then a mark, which is sent when the observation has been made."""
+    return OBSERVE + f"; SELECT pg_notify('{marks_of(name)}', '{mark}')".encode()
 
 
 def encode_payload(
-    name: str, position: int, hints: Sequence[tuple[Kind, int]] | Mapping[tuple[Kind, int], None]
+    name: str, first: int, last: int, hints: Sequence[tuple[Kind, int]] | Mapping[tuple[Kind, int], None]
 ) -> str:
-    """`name position kind:key …`, or a gap when that would be too long."""
-    payload = f"{name} {position} {' '.join(f'{kind.value}:{key}' for kind, key in hints)}"
-    return payload if len(payload) <= MAX_PAYLOAD_BYTES else f"{name} {position} {Kind.GAP.value}:0"
+    """`name first last kind:key …`, or a gap when that would be too long. `first`, `last`: the positions taken."""
+    payload = f"{name} {first} {last} {' '.join(f'{kind.value}:{key}' for kind, key in hints)}"
+    return payload if len(payload) <= MAX_PAYLOAD_BYTES else f"{name} {first} {last} {Kind.GAP.value}:0"
 
 
-def decode_payload(payload: str) -> tuple[str, list[Hint]]:
-    """Who sent it, and its hints. What a later version may say and this one does not know is a gap."""
+def decode_payload(payload: str) -> tuple[str, int, list[Hint]]:
+    """Who sent it, the first position that it took, and its hints. What a later version may say and this one does not
+    know is a gap."""
     name, _, rest = payload.partition(" ")
-    position, _, listed = rest.partition(" ")
+    begin, _, rest = rest.partition(" ")
+    end, _, listed = rest.partition(" ")
+    first, last = (int(one) if one.isdecimal() else 0 for one in (begin, end))
     try:
         split = [word.split(":") for word in listed.split()]
-        return name, [Hint(Kind(kind), int(key), int(position)) for kind, key in split]
+        return name, first, [Hint(Kind(kind), int(key), last) for kind, key in split]
     except ValueError:
-        return name, [Hint(Kind.GAP, 0, int(position) if position.isdecimal() else 0)]
+        return name, first, [Hint(Kind.GAP, 0, last)]
 
 
 def _all_failed(jobs: Sequence[Job], error: BaseException) -> list[Outcome]:

@@ -7,6 +7,7 @@ from ranvier.http.client.sliding_sync.simplified import SimplifiedSlidingSync
 from ranvier.services.ephemeral.presence import PresenceTracker
 from ranvier.services.sliding.connections import Connections
 from ranvier.services.sliding.extensions import ExtensionsReader
+from ranvier.services.sliding.handover import Handover
 from ranvier.services.sliding.keeping import Keeper
 from ranvier.services.sliding.reading import Job, Result, SlidingReader
 from ranvier.services.sliding.room_state import RoomStates
@@ -27,12 +28,16 @@ def compose_sliding(foundation: Foundation, parts: SyncParts, presence: Presence
         interner, parts.slices, rooms, ExtensionsReader(interner, parts.slices, clock), clock
     )
     keeper = Keeper(db, clock)
+    # SQLite has one process; a database server may have several.
+    handover = Handover(db, clock, is_shared=not ports.config.database.url.startswith("sqlite:"))
+    connections = Connections(parts.standings, keeper, handover, clock, ports.randomness)
+    db.subscribe(connections.hear)
     sync = SlidingSync(
         db,
         parts.standings,
         foundation.waiters,
         Batches[Job, Result](db, reader),
-        Connections(parts.standings, keeper, clock, ports.randomness),
+        connections,
         Rosters(foundation.changes),
         WarmRooms(parts.cache, rooms.profiles),
         clock,

@@ -26,7 +26,7 @@ _PUSH_RULES: Final = "m.push_rules"
 class AccountDataQuestion(msgspec.Struct, frozen=True):
     """What the client has, and what it is to get."""
 
-    since: int | None  # of what belongs to no room; None: it has nothing
+    since: int | None  # of what belongs to no room; None: it has nothing; `now`: it has all
     fresh: Collection[int]  # rooms of which it has nothing
     known: Mapping[int, int]  # rooms of which something may be new -> up to where it has them
     now: int
@@ -62,12 +62,13 @@ def _read(txn: ReadTxn, requester: Requester, asked: AccountDataQuestion) -> lis
         else []
     )
     known = dict(asked.known)
-    if asked.since is not None:
+    is_quiet = asked.since == asked.now
+    if asked.since is not None and not is_quiet:
         known[GLOBAL] = asked.since
     if known:
         changes = list_account_data_changes(txn, user_nid, min(known.values()), asked.now)
         found += [one for one in changes if one.room_nid in known and one.position > known[one.room_nid]]
-    rules = read_push_rules(txn, user_nid, requester.user_id, asked.since or 0)
+    rules = None if is_quiet else read_push_rules(txn, user_nid, requester.user_id, asked.since or 0)
     if rules is not None:
         found.append(AccountData(GLOBAL, _PUSH_RULES, rules, asked.now))
     return found

@@ -64,6 +64,10 @@ class Circumstances(msgspec.Struct, frozen=True):
     def now(self) -> int:
         return self.standing.position
 
+    def is_quiet_since(self, upto: int | None) -> bool:
+        """Whether nothing of the user's own changed after a position up to which the client was told of it."""
+        return self.knowledge is not None and upto == self.knowledge.position and not self.touched.user
+
     def is_joined(self, room_nid: int) -> bool:
         return room_nid in self.standing.rooms
 
@@ -127,7 +131,7 @@ class ExtensionsReader:
     def _subscriptions(self, txn: ReadTxn, limit: int, at: Circumstances) -> SubscriptionsPage:
         """The newest changes to threads' subscriptions that the client has not got. Spec: MSC4308."""
         since = None if at.knowledge is None else at.knowledge.subscriptions_upto
-        if since is not None and not at.touched.user:
+        if at.is_quiet_since(since):
             return SubscriptionsPage((), None)
         return read_page(txn, at.requester.user_nid, since or 0, at.now + 1, limit)
 
@@ -162,9 +166,10 @@ class ExtensionsReader:
     def _account_data(self, txn: ReadTxn, at: Circumstances, scope: AbstractSet[int]) -> AccountDataAnswer:
         fresh, known = _sort_out(at, scope, ACCOUNT_DATA, at.touched.account_data)
         since = None if at.knowledge is None else at.knowledge.account_data_upto
-        if since is not None and not at.touched.user and not fresh and not known:
+        is_quiet = at.is_quiet_since(since)
+        if is_quiet and not fresh and not known:
             return AccountDataAnswer((), {})
-        question = AccountDataQuestion(since, fresh, known, at.now)
+        question = AccountDataQuestion(at.now if is_quiet else since, fresh, known, at.now)
         return read_account_data_answer(txn, at.requester, question, at.shown.room_ids)
 
     def _receipts(self, txn: ReadTxn, at: Circumstances, scope: AbstractSet[int]) -> dict[RoomID, bytes]:

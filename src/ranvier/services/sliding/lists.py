@@ -17,11 +17,10 @@ from ranvier.store.database import ReadTxn
 from ranvier.store.tables.events import list_events
 from ranvier.store.tables.interned import Interner, list_state_keys
 from ranvier.store.tables.memberships import INVITE, JOIN
-from ranvier.store.tables.sliding import RoomFacts, find_room_nids
+from ranvier.store.tables.sliding import find_room_nids
 from ranvier.store.tables.state import list_slots_of_type
 
 _CHILD = "m.space.child"
-_NO_FACTS = RoomFacts(0, None, False)
 
 
 def newest_first(content: Content, knowledge: Knowledge) -> Sequence[int]:
@@ -43,17 +42,19 @@ def select(
     content: Content, rooms: Sequence[int], filters: Filters, children: Mapping[str, AbstractSet[int]]
 ) -> Sequence[int]:
     """Those of the rooms that belong to a list. `children`: of spaces. Spec: MSC4186, `SlidingRoomFilter`."""
-    places, facts = content.places, content.facts
+    places, types = content.places, content.types
     if filters.is_dm is not None:
         rooms = [nid for nid in rooms if (nid in content.direct) == filters.is_dm]
     if filters.is_invited is not None:
         rooms = [nid for nid in rooms if (places[nid].membership == INVITE) == filters.is_invited]
     if filters.is_encrypted is not None:
-        rooms = [nid for nid in rooms if facts.get(nid, _NO_FACTS).is_encrypted == filters.is_encrypted]
+        rooms = [nid for nid in rooms if (nid in content.encrypted) == filters.is_encrypted]
     if filters.room_types is not None:
-        rooms = [nid for nid in rooms if facts.get(nid, _NO_FACTS).room_type in filters.room_types]
-    if filters.not_room_types:
-        rooms = [nid for nid in rooms if facts.get(nid, _NO_FACTS).room_type not in filters.not_room_types]
+        rooms = [nid for nid in rooms if types.get(nid) in filters.room_types]
+    if None in filters.not_room_types:
+        rooms = [nid for nid in rooms if nid in types]
+    if unwanted := {nid for nid, one in types.items() if one in filters.not_room_types}:
+        rooms = [nid for nid in rooms if nid not in unwanted]
     if filters.tags is not None:
         rooms = [nid for nid in rooms if not filters.tags.isdisjoint(content.tags.get(nid, ()))]
     if filters.not_tags:

@@ -101,7 +101,7 @@ class SlidingReader:
             standing,
             None if job.knowledge is None else knowledge.position,
             self._clock.now_ms(),
-            roster.content.direct,
+            roster.content,
             request.tells_counts,
             job.cached,
         )

@@ -42,6 +42,22 @@ class Granted(msgspec.Struct, frozen=True):
     members: frozenset[int]  # member events that came because the timeline shows them
 
 
+class _Judge:
+    """Which slots are wanted, remembered: many rooms have the same ones."""
+
+    __slots__ = ("_known", "_wanted")
+
+    def __init__(self, wanted: RequiredState) -> None:
+        self._wanted = wanted
+        self._known: dict[StateKey, bool] = {}
+
+    def wants(self, slot: StateKey) -> bool:
+        found = self._known.get(slot)
+        if found is None:
+            found = self._known[slot] = self._wanted.matches(*slot)
+        return found
+
+
 class RoomStates:
     """Reads them in read transactions, on any thread."""
 
@@ -58,8 +74,9 @@ class RoomStates:
         names = self._names(txn, [wish.part for wish in wishes])
         missing = self._missing_members(txn, wishes, names)
         found = self.entries(txn, {nid for nids in missing for nid in nids.values()}, profile)
+        judges = {one: _Judge(one) for wish in wishes for one in (wish.wanted, wish.except_for)}
         return [
-            self._grant(wish, names, [(slot, found[nid]) for slot, nid in more.items() if nid in found])
+            _grant(wish, judges, names, [(slot, found[nid]) for slot, nid in more.items() if nid in found])
             for wish, more in zip(wishes, missing, strict=True)
         ]
 
@@ -115,36 +132,43 @@ class RoomStates:
         names = list_state_keys(txn, self._interner, entries)
         return {names[slot]: nid for slot, nid in entries.items() if names[slot][0] == MEMBER}
 
-    def _grant(self, wish: Wish, names: Names, more: Iterable[tuple[StateKey, Entry]]) -> Granted:
-        part, is_lazy = wish.part, wish.wanted.is_lazy
-        shown = _shown_members(part, names) if is_lazy else frozenset()
-        entries: dict[int, Entry] = {}
-        members: set[int] = set()
 
-        def tell(slot: StateKey, entry: Entry, *, is_change: bool) -> None:
-            nid = entry.record.event_nid
-            if nid in entries:
-                return
-            if wish.wanted.matches(*slot):
-                if not wish.except_for.matches(*slot):
-                    entries[nid] = entry
-            elif is_lazy and slot[0] == MEMBER:
-                # Spec: MSC4186, "Lazy loaded memberships": all changes, unless there is a gap.
-                if is_change and not part.limited:
-                    entries[nid] = entry
-                elif slot[1] in shown and (is_change or nid not in wish.known_members):
-                    entries[nid] = entry
-                    members.add(nid)
+def _grant(
+    wish: Wish,
+    judges: Mapping[RequiredState, _Judge],
+    names: Names,
+    more: Iterable[tuple[StateKey, Entry]],
+) -> Granted:
+    part, is_lazy = wish.part, wish.wanted.is_lazy
+    wanted, had = judges[wish.wanted], judges[wish.except_for]
+    shown = _shown_members(part, names) if is_lazy else frozenset()
+    entries: dict[int, Entry] = {}
+    members: set[int] = set()
 
-        is_change = not part.window.full_state
-        for entry in part.state:
-            tell(names[_slot(entry)], entry, is_change=is_change)
-        for entry in part.members:
-            tell(names[_slot(entry)], entry, is_change=False)
-        for slot, entry in more:
-            tell(slot, entry, is_change=False)
-        removed = [names[slot] for slot in part.removed if wish.wanted.matches(*names[slot])]
-        return Granted(list(entries.values()), removed, frozenset(members))
+    def tell(slot: StateKey, entry: Entry, *, is_change: bool) -> None:
+        nid = entry.record.event_nid
+        if nid in entries:
+            return
+        if wanted.wants(slot):
+            if not had.wants(slot):
+                entries[nid] = entry
+        elif is_lazy and slot[0] == MEMBER:
+            # Spec: MSC4186, "Lazy loaded memberships": all changes, unless there is a gap.
+            if is_change and not part.limited:
+                entries[nid] = entry
+            elif slot[1] in shown and (is_change or nid not in wish.known_members):
+                entries[nid] = entry
+                members.add(nid)
+
+    is_change = not part.window.full_state
+    for entry in part.state:
+        tell(names[_slot(entry)], entry, is_change=is_change)
+    for entry in part.members:
+        tell(names[_slot(entry)], entry, is_change=False)
+    for slot, entry in more:
+        tell(slot, entry, is_change=False)
+    removed = [names[slot] for slot in part.removed if wanted.wants(names[slot])]
+    return Granted(list(entries.values()), removed, frozenset(members))
 
 
 def _slot(entry: Entry) -> int:
@@ -166,7 +190,7 @@ def _looked_up(wish: Wish, names: Names) -> set[StateKey]:
     wanted = wish.wanted.named_members()
     if wish.wanted.is_lazy:
         wanted |= {(MEMBER, user) for user in _targets(wish.part, names)}
-    return wanted
+    return wanted.difference([names[_slot(entry)] for entry in wish.part.members])
 
 
 def _targets(part: Slice, names: Names) -> set[str]:

@@ -1,7 +1,6 @@
 """The room results: what each plan comes to, read for all rooms of an answer together."""
 
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from typing import Final
 
 import msgspec
@@ -17,6 +16,7 @@ from ranvier.services.sliding.making import Facts, Parts, ReadRoom, make_room
 from ranvier.services.sliding.planning import RoomPlan
 from ranvier.services.sliding.results import RoomResult
 from ranvier.services.sliding.room_state import Granted, RoomStates, Wish
+from ranvier.services.sliding.roster import NO_FACTS, Content
 from ranvier.services.sliding.told import NO_EXTENSION, Told
 from ranvier.services.sync.answers import Reading, personal_events
 from ranvier.services.sync.own import read_wanted
@@ -29,7 +29,6 @@ from ranvier.store.database import ReadTxn
 from ranvier.store.tables.interned import Interner
 from ranvier.store.tables.memberships import JOIN
 from ranvier.store.tables.notifications import NOTHING_UNREAD
-from ranvier.store.tables.sliding import list_bumps
 from ranvier.store.tables.timeline import live_order
 
 _FILTER: Final = compile_filter(
@@ -64,7 +63,7 @@ class Asked(msgspec.Struct, frozen=True):
     standing: Standing
     since: int | None  # position of the client's knowledge; None: it has none
     now_ms: int
-    direct: AbstractSet[int]
+    content: Content  # of the roster
     tells_counts: bool
     cached: CachedSlices
 
@@ -96,7 +95,6 @@ class RoomsReader:
         room_ids = self._slices.room_ids(txn, [plan.room_nid for plan in others])
         parts = self._read_parts(txn, asked, others, room_ids, shared)
         counts = _read_counts(txn, asked, others)
-        bumps = list_bumps(txn, [plan.room_nid for plan in others])
         granted = self._read_state(txn, others, parts)
         for plan in others:
             facts = Facts(
@@ -104,8 +102,8 @@ class RoomsReader:
                 parts[plan.room_nid],
                 granted[plan.room_nid],
                 counts.get(plan.room_nid),
-                bumps.get(plan.room_nid, 0),
-                plan.room_nid in asked.direct,
+                asked.content.facts.get(plan.room_nid, NO_FACTS).bump_position,
+                plan.room_nid in asked.content.direct,
             )
             rooms[plan.room_nid] = self._make(txn, asked, plan, facts)
         return rooms
@@ -126,7 +124,7 @@ class RoomsReader:
                     is_initial=True,
                     bump_stamp=plan.place.position,
                     stripped=shown[plan.room_nid].events,
-                    is_direct=plan.room_nid in asked.direct,
+                    is_direct=plan.room_nid in asked.content.direct,
                     counts=(0, 0),
                 ),
                 Told(
@@ -135,7 +133,7 @@ class RoomsReader:
                     plan.config.required_state,
                     NO_EXTENSION,
                     plan.place.membership,
-                    plan.room_nid in asked.direct,
+                    plan.room_nid in asked.content.direct,
                 ),
             )
             for plan in plans

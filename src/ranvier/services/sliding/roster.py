@@ -43,7 +43,7 @@ MAX_TAGS: Final = 1_000
 _DIRECT: Final = "m.direct"
 _TAG: Final = "m.tag"
 _GLOBAL_TYPES: Final = (_DIRECT, *invite_permission.TYPES)
-_NO_FACTS: Final = RoomFacts(0, None, False)
+NO_FACTS: Final = RoomFacts(0, 0, None, False)
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -63,6 +63,8 @@ class Content(msgspec.Struct, frozen=True, eq=False):
     places: Mapping[int, Place]  # by room_nid
     newest_first: tuple[int, ...]  # the listed ones
     facts: Mapping[int, RoomFacts]
+    types: Mapping[int, str]  # of the rooms that have one: few
+    encrypted: AbstractSet[int]
     direct: AbstractSet[int]
     tags: Mapping[int, AbstractSet[str]]
     left: tuple[int, ...]  # the rooms that are not listed
@@ -154,19 +156,28 @@ def _with_facts(txn: ReadTxn, content: Content, rooms: Collection[int]) -> Conte
     for nid, facts in news.items():
         place = places[nid]
         places[nid] = msgspec.structs.replace(place, recency=facts.newest_position or place.position)
-    first = sorted(
-        (nid for nid in news if places[nid].recency != content.places[nid].recency),
-        key=lambda nid: -places[nid].recency,
-    )
-    moved = set(first)
-    order = (
-        (*first, *(nid for nid in content.newest_first if nid not in moved))
-        if first
-        else content.newest_first
-    )
+    moved = {nid for nid in news if places[nid].recency != content.places[nid].recency}
+    order = content.newest_first
+    if moved:
+        first = sorted(moved, key=lambda nid: places[nid].recency, reverse=True)
+        order = (*first, *[nid for nid in order if nid not in moved])
+    all_facts = {**content.facts, **news}
+    types, encrypted = content.types, content.encrypted
+    if any(_kind(one) != _kind(content.facts.get(nid, NO_FACTS)) for nid, one in news.items()):
+        types, encrypted = _read_kinds(all_facts)
     return msgspec.structs.replace(
-        content, places=places, facts={**content.facts, **news}, newest_first=order
+        content, places=places, facts=all_facts, newest_first=order, types=types, encrypted=encrypted
     )
+
+
+def _kind(facts: RoomFacts) -> tuple[str | None, bool]:
+    return facts.room_type, facts.is_encrypted
+
+
+def _read_kinds(facts: Mapping[int, RoomFacts]) -> tuple[Mapping[int, str], AbstractSet[int]]:
+    """What lists filter by: the types of rooms that have one, and those that are encrypted."""
+    types = {nid: one.room_type for nid, one in facts.items() if one.room_type is not None}
+    return types, frozenset([nid for nid, one in facts.items() if one.is_encrypted])
 
 
 def _content(
@@ -179,12 +190,22 @@ def _content(
     listed = [nid for nid, place in places.items() if place.is_listed]
     listed.sort(key=lambda nid: places[nid].recency, reverse=True)
     left = tuple(nid for nid, place in places.items() if not place.is_listed)
-    return Content(places, tuple(listed), facts, direct, tags, left, standing.joined, standing.ignored)
+    return Content(
+        places,
+        tuple(listed),
+        facts,
+        *_read_kinds(facts),
+        direct,
+        tags,
+        left,
+        standing.joined,
+        standing.ignored,
+    )
 
 
 def _joined_places(standing: Standing, facts: Mapping[int, RoomFacts]) -> dict[int, Place]:
     return {
-        nid: Place(JOIN, since, 0, facts.get(nid, _NO_FACTS).newest_position or since, True, True)
+        nid: Place(JOIN, since, 0, facts.get(nid, NO_FACTS).newest_position or since, True, True)
         for nid, since in standing.joined.items()
     }
 
@@ -246,7 +267,7 @@ def _shown_facts(stripped: bytes) -> RoomFacts:
     try:
         events = _STRIPPED.decode(stripped)
     except msgspec.DecodeError:  # other servers wrote it: what cannot be read shows nothing
-        return _NO_FACTS
+        return NO_FACTS
     room_type, is_encrypted = None, False
     for event in events:
         if event.state_key != "":
@@ -254,7 +275,7 @@ def _shown_facts(stripped: bytes) -> RoomFacts:
         if event.type == "m.room.create" and isinstance(event.content.type, str):
             room_type = event.content.type
         is_encrypted = is_encrypted or event.type == "m.room.encryption"
-    return RoomFacts(0, room_type, is_encrypted)
+    return RoomFacts(0, 0, room_type, is_encrypted)
 
 
 def _read_direct(txn: ReadTxn, user_nid: int) -> AbstractSet[int]:

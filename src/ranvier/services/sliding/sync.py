@@ -71,7 +71,7 @@ class SlidingSync:
                     draft = await self._read(client, request, knowledge, changed)
                 remaining = deadline - self._clock.monotonic()
                 if draft.is_news or knowledge is None or remaining <= 0 or self._waiters.is_closed:
-                    return self._answer(connection, draft)
+                    return self._answer(connection, knowledge, draft)
                 try:
                     async with self._clock.timeout(remaining):
                         await woken
@@ -98,8 +98,8 @@ class SlidingSync:
             self._warm.keep(result.slices, standing.position)
         return result.draft
 
-    def _answer(self, connection: Connection, draft: Draft) -> Answer:
-        pos = self._connections.answered(connection, draft.knowledge)
+    def _answer(self, connection: Connection, knowledge: Knowledge | None, draft: Draft) -> Answer:
+        pos = self._connections.answered(connection, knowledge, draft.knowledge)
         shown = draft.shown
         return Answer(pos, shown.windows, shown.room_ids, draft.rooms, draft.extensions)
 

@@ -20,6 +20,8 @@ MAX_MEMBERS: Final = 500
 ACCOUNT_DATA: Final = 1
 RECEIPTS: Final = 2
 ROOM_EXTENSIONS: Final = (ACCOUNT_DATA, RECEIPTS)
+TYPING: Final = 4
+"""Where it is stored only: the room is among `Knowledge.in_scope`."""
 NO_EXTENSION: Final = 0
 
 

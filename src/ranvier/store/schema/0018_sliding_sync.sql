@@ -4,11 +4,12 @@ CREATE TABLE sliding_connections (
     life {int} PRIMARY KEY, -- random: another one for each time that the connection begins anew
     device_nid {int} NOT NULL REFERENCES devices(device_nid) ON DELETE CASCADE,
     conn_id {text} NOT NULL,
-    answer {int} NOT NULL, -- which answer the client showed last: random
+    answer {int} NOT NULL, -- which answer the client showed last: how many led to it, and random bits
     position {int} NOT NULL, -- and where that stands
     -- Up to where the client was told of what belongs to no room; null: never.
     account_data_upto {int},
     device_lists_upto {int},
+    subscriptions_upto {int},
     required_states {bytes} NOT NULL, -- JSON array: what was asked for of rooms, as sliding_rooms numbers it
     used_ms {int} NOT NULL,
     UNIQUE (device_nid, conn_id)
@@ -25,6 +26,8 @@ CREATE TABLE sliding_rooms (
     extensions {int} NOT NULL, -- bits: which extensions it has the room's data of
     membership {text} NOT NULL, -- the user's, as told
     is_direct {bool} NOT NULL,
+    notifications {int}, -- the unread counts, as told; null: never
+    highlights {int},
     PRIMARY KEY (life, room_nid)
 ) {without_rowid};
 

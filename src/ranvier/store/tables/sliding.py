@@ -18,9 +18,10 @@ from ranvier.store.tables.receipts import StoredReceipt, stored_receipt
 
 
 class RoomFacts(msgspec.Struct, frozen=True):
-    """What lists sort and filter by."""
+    """What lists sort and filter by, and how new the room is."""
 
     newest_position: int
+    bump_position: int  # of the newest event that is activity; 0: none
     room_type: str | None
     is_encrypted: bool
 
@@ -37,7 +38,8 @@ class Absence(msgspec.Struct, frozen=True):
 
 
 _FACTS: Final = """
-    SELECT r.room_nid, r.newest_position, s.room_type, CASE WHEN s.encryption IS NULL THEN 0 ELSE 1 END
+    SELECT r.room_nid, r.newest_position, r.bump_position, s.room_type,
+        CASE WHEN s.encryption IS NULL THEN 0 ELSE 1 END
     FROM rooms r LEFT JOIN room_summaries s ON s.room_nid = r.room_nid WHERE r.room_nid IN (:nids[])
 """
 _ABSENCES: Final = """
@@ -54,7 +56,6 @@ _OF_TYPE: Final = """
     SELECT room_nid, content FROM account_data
     WHERE user_nid = :user_nid AND type = :type AND content IS NOT NULL
 """
-_BUMPS: Final = "SELECT room_nid, bump_position FROM rooms WHERE room_nid IN (:nids[])"
 _CHANGED: Final = """
     SELECT r.room_nid FROM rooms r WHERE r.room_nid IN (:nids[]) AND (
         r.newest_position > :since
@@ -84,9 +85,9 @@ _OWN_RECEIPTS: Final = """
 def list_facts(txn: ReadTxn, room_nids: Collection[int]) -> dict[int, RoomFacts]:
     """By room_nid. Cost: 1 query per 4,096."""
     return {
-        nid: RoomFacts(newest, room_type, is_encrypted == 1)
+        nid: RoomFacts(newest, bump, room_type, is_encrypted == 1)
         for batch in in_batches(list(room_nids))
-        for nid, newest, room_type, is_encrypted in txn.all(_FACTS, nids=batch)
+        for nid, newest, bump, room_type, is_encrypted in txn.all(_FACTS, nids=batch)
     }
 
 
@@ -122,15 +123,6 @@ def list_room_account_data_of_type(txn: ReadTxn, user_nid: int, type_: str) -> d
     """One type of a user's account data, of all rooms that have it. Cost follows the user's account data."""
     return {
         nid: content for nid, content in txn.all(_OF_TYPE, user_nid=user_nid, type=type_) if nid != GLOBAL
-    }
-
-
-def list_bumps(txn: ReadTxn, room_nids: Collection[int]) -> dict[int, int]:
-    """room_nid -> position of the newest event that is activity; 0: none."""
-    return {
-        nid: position
-        for batch in in_batches(list(room_nids))
-        for nid, position in txn.all(_BUMPS, nids=batch)
     }
 
 

@@ -26,6 +26,7 @@ class StoredConnection(msgspec.Struct, frozen=True):
     position: int
     account_data_upto: int | None
     device_lists_upto: int | None
+    subscriptions_upto: int | None
     required_states: bytes  # JSON
     used_ms: int
 
@@ -38,14 +39,16 @@ class StoredRoom(msgspec.Struct, frozen=True):
     extensions: int
     membership: str
     is_direct: bool
+    notifications: int | None
+    highlights: int | None
 
 
 class ConnectionChange(msgspec.Struct, frozen=True):
     """A connection as it is now, and how its rooms differ from those that are stored."""
 
     connection: StoredConnection
-    is_new: bool  # nothing is known of what is stored
-    changed: Sequence[StoredRoom]  # all of them, if it is new
+    before: int | None  # the answer that is stored; None: nothing is known of what is
+    changed: Sequence[StoredRoom]  # all of them, if nothing is known
     gone: Sequence[int]
     is_kept: bool  # False: it grew beyond bounds, and is dropped
 
@@ -55,18 +58,18 @@ _DROP_EARLIER: Final = """
     DELETE FROM sliding_connections
     WHERE device_nid = :device_nid AND conn_id = :conn_id AND life <= :life
 """
-_UPSERT: Final = """
+_INSERT: Final = """
     INSERT INTO sliding_connections (life, device_nid, conn_id, answer, position, account_data_upto,
-        device_lists_upto, required_states, used_ms)
+        device_lists_upto, subscriptions_upto, required_states, used_ms)
     VALUES (:life, :device_nid, :conn_id, :answer, :position, :account_data_upto,
-        :device_lists_upto, :required_states, :used_ms)
+        :device_lists_upto, :subscriptions_upto, :required_states, :used_ms)
     ON CONFLICT (device_nid, conn_id) DO NOTHING
 """
 _UPDATE: Final = """
     UPDATE sliding_connections SET answer = :answer, position = :position,
         account_data_upto = :account_data_upto, device_lists_upto = :device_lists_upto,
-        required_states = :required_states, used_ms = :used_ms
-    WHERE life = :life
+        subscriptions_upto = :subscriptions_upto, required_states = :required_states, used_ms = :used_ms
+    WHERE life = :life AND answer = :before
 """
 _DROP_OLDEST: Final = """
     DELETE FROM sliding_connections WHERE device_nid = :device_nid AND life IN (
@@ -75,66 +78,79 @@ _DROP_OLDEST: Final = """
     )
 """
 _UPSERT_ROOM: Final = """
-    INSERT INTO sliding_rooms (life, room_nid, upto, depth, required_state, extensions, membership, is_direct)
-    VALUES (:life, :room_nid, :upto, :depth, :required_state, :extensions, :membership, :is_direct)
+    INSERT INTO sliding_rooms (life, room_nid, upto, depth, required_state, extensions, membership, is_direct,
+        notifications, highlights)
+    VALUES (:life, :room_nid, :upto, :depth, :required_state, :extensions, :membership, :is_direct,
+        :notifications, :highlights)
     ON CONFLICT (life, room_nid) DO UPDATE SET upto = excluded.upto, depth = excluded.depth,
         required_state = excluded.required_state, extensions = excluded.extensions,
-        membership = excluded.membership, is_direct = excluded.is_direct
+        membership = excluded.membership, is_direct = excluded.is_direct,
+        notifications = excluded.notifications, highlights = excluded.highlights
 """
 _DELETE_ROOMS: Final = "DELETE FROM sliding_rooms WHERE life = :life AND room_nid IN (:nids[])"
 _DELETE: Final = "DELETE FROM sliding_connections WHERE life = :life"
 _FIND: Final = """
     SELECT life, device_nid, conn_id, answer, position, account_data_upto, device_lists_upto,
-        required_states, used_ms
-    FROM sliding_connections WHERE device_nid = :device_nid AND conn_id = :conn_id
+        subscriptions_upto, required_states, used_ms
+    FROM sliding_connections WHERE device_nid = :device_nid AND conn_id = :conn_id AND life = :life
+"""
+_FIND_SHOWN: Final = """
+    SELECT answer FROM sliding_connections
+    WHERE device_nid = :device_nid AND conn_id = :conn_id AND life = :life
 """
 _ROOMS: Final = """
-    SELECT room_nid, upto, depth, required_state, extensions, membership, is_direct
+    SELECT room_nid, upto, depth, required_state, extensions, membership, is_direct, notifications, highlights
     FROM sliding_rooms WHERE life = :life
 """
 _DELETE_UNUSED: Final = "DELETE FROM sliding_connections WHERE used_ms < :before_ms"
 
 
+def find_shown(txn: ReadTxn, device_nid: int, conn_id: str, life: int) -> int | None:
+    """The answer that the client showed last."""
+    value: int | None = txn.value(_FIND_SHOWN, device_nid=device_nid, conn_id=conn_id, life=life)
+    return value
+
+
 def find_connection(
-    txn: ReadTxn, device_nid: int, conn_id: str
+    txn: ReadTxn, device_nid: int, conn_id: str, life: int
 ) -> tuple[StoredConnection, list[StoredRoom]] | None:
     """A connection with its rooms."""
-    row = txn.first(_FIND, device_nid=device_nid, conn_id=conn_id)
+    row = txn.first(_FIND, device_nid=device_nid, conn_id=conn_id, life=life)
     if row is None:
         return None
     connection = StoredConnection(*row)
     rooms = [
-        StoredRoom(nid, upto, depth, required_state, extensions, membership, is_direct == 1)
-        for nid, upto, depth, required_state, extensions, membership, is_direct in txn.all(
-            _ROOMS, life=connection.life
+        StoredRoom(nid, upto, depth, state, extensions, membership, is_direct == 1, notifications, highlights)
+        for nid, upto, depth, state, extensions, membership, is_direct, notifications, highlights in txn.all(
+            _ROOMS, life=life
         )
     ]
     return connection, rooms
 
 
-def store_connection(txn: WriteTxn, change: ConnectionChange) -> None:
-    """Store a connection; an earlier life of it goes. Does nothing if the device is gone, or if the connection
-    has begun anew since.
+def store_connection(txn: WriteTxn, change: ConnectionChange) -> bool:
+    """Store a connection; an earlier life of it goes. False: what is stored is not what was believed, or the device
+    is gone, or the connection has begun anew since.
 
     Cost: 1 statement, and 1 for rooms that changed; 4 more for a new one.
     """
     connection = change.connection
     if not change.is_kept:
         txn.execute(_DELETE, life=connection.life)
-        return
+        return True
     fields = msgspec.structs.asdict(connection)
-    if change.is_new:
+    if change.before is None:
         if txn.value(_DEVICE_EXISTS, device_nid=connection.device_nid) is None:
-            return
+            return False
         names = {"device_nid": connection.device_nid, "conn_id": connection.conn_id}
         txn.execute(_DROP_EARLIER, life=connection.life, **names)
-        if not txn.execute(_UPSERT, **fields):
-            return
+        if not txn.execute(_INSERT, **fields):
+            return False
         txn.execute(_DROP_OLDEST, device_nid=connection.device_nid, keep=MAX_OF_DEVICE)
     else:
         kept = {key: fields[key] for key in fields if key not in ("device_nid", "conn_id")}
-        if not txn.execute(_UPDATE, **kept):
-            return
+        if not txn.execute(_UPDATE, **kept, before=change.before):
+            return False
     if change.changed:
         rows = [
             {**msgspec.structs.asdict(room), "life": connection.life, "is_direct": int(room.is_direct)}
@@ -143,6 +159,7 @@ def store_connection(txn: WriteTxn, change: ConnectionChange) -> None:
         txn.execute_many(_UPSERT_ROOM, rows)
     for batch in in_batches(list(change.gone)):
         txn.execute(_DELETE_ROOMS, life=connection.life, nids=batch)
+    return True
 
 
 def delete_unused(txn: WriteTxn, before_ms: int) -> int:
