@@ -4,8 +4,10 @@ import asyncio
 
 import pytest
 
+from ranvier.services.sync.reading import SyncReader
+
 from .rooms import create, do, say
-from .test_sync import begin, bodies, joined, sync
+from .test_sync import as_filter, begin, bodies, joined, sync
 
 
 @pytest.fixture
@@ -20,6 +22,36 @@ def reads(homeserver, monkeypatch):
         return await read(self, fn, *args, **kwargs)
 
     monkeypatch.setattr(type(db), "read", counted)
+    return seen
+
+
+class Counting:
+    """A transaction that notes its statements."""
+
+    def __init__(self, txn, statements):
+        self._txn = txn
+        self._statements = statements
+
+    @property
+    def position(self):
+        return self._txn.position
+
+    def __getattr__(self, name):
+        def run(sql, /, **params):
+            self._statements.append(sql)
+            return getattr(self._txn, name)(sql, **params)
+
+        return run
+
+
+@pytest.fixture
+def statements(monkeypatch):
+    """The statements of syncs, as they come; those of other readers are not among them."""
+    seen = []
+    read_all = SyncReader.read_all
+    monkeypatch.setattr(
+        SyncReader, "read_all", lambda self, txn, jobs: read_all(self, Counting(txn, seen), jobs)
+    )
     return seen
 
 
@@ -79,3 +111,29 @@ async def test_a_first_sync_is_not_read_twice_while_nothing_happens(homeserver):
     assert bodies(joined(await sync(bob), room)) == bodies(first)
     await say(alice, room, "two")
     assert bodies(joined(await sync(bob), room))[-1] == "two"
+
+
+async def test_a_first_sync_takes_as_many_statements_for_many_rooms_as_for_few(homeserver, statements):
+    """Rooms that the user made, and such that the user came into; told for the first time, and told again."""
+    alice, bob = await homeserver.register("alice"), await homeserver.register("bob")
+    lazy = as_filter(state={"lazy_load_members": True})
+
+    async def add_rooms(count):
+        for _ in range(count):
+            await say(bob, await create(bob), "hello")
+            await do(bob, await create(alice, preset="public_chat"), "join")
+
+    async def cost(**more):
+        statements.clear()
+        assert (await sync(bob, **more))["rooms"]
+        return len(statements)
+
+    await add_rooms(2)
+    few = [await cost(), await cost(), await cost(filter=lazy), await cost(filter=lazy)]
+    await add_rooms(8)
+    many = [await cost(), await cost(), await cost(filter=lazy), await cost(filter=lazy)]
+    assert many[1] == few[1] <= 12, "told again"
+    assert many[3] == few[3] <= 14
+    # Told for the first time: what is in memory of users and states decides on a few.
+    assert many[0] <= 50
+    assert many[2] <= 50

@@ -1,13 +1,15 @@
 """Memberships, counts and servers against a model, and what each kind of reader is told."""
 
 import random
+import sqlite3
 from collections import Counter
 
 import pytest
 
-from ranvier.core.identifiers import ServerName, UserID
-from ranvier.store.database import Database
-from ranvier.store.tables import interned, memberships
+from ranvier.core.identifiers import RoomID, ServerName, UserID
+from ranvier.store.database import Database, WriteTxn
+from ranvier.store.sqlite import SqliteTxn
+from ranvier.store.tables import interned, memberships, presence, rooms
 from ranvier.store.tables.prepared import Outcome, PreparedEvent
 from tests.store.room_builder import ALICE, BOB, CAROL, RoomBuilder, accepted, member
 
@@ -122,3 +124,71 @@ async def test_who_shares_a_room_with_whom(db: Database) -> None:
     assert not await db.read(memberships.is_server_in_room, one.room_nid, there)
     assert await db.read(memberships.list_rooms_to_catch_up, there, 0) == [two.room_nid]
     assert await db.read(memberships.list_rooms_to_catch_up, there, db.position()) == []
+
+
+async def test_who_shares_a_room_is_not_asked_pair_by_pair(db: Database, database_url: str) -> None:
+    """What it costs grows with the rooms of the user, and with those of the others; not with their product."""
+    if not database_url.startswith("sqlite:"):
+        pytest.skip("SQLite counts its steps")
+    count = 60
+    await db.write(_fill, count)
+    conn = sqlite3.connect(database_url.removeprefix("sqlite:"))
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    conn.set_progress_handler(step, 1)
+    txn = SqliteTxn(conn.cursor())
+    assert memberships.list_sharing_among(txn, 1, range(2, 2 + count)) == set()
+    assert 0 < steps < 100 * count
+    steps = 0
+    assert presence.list_present(txn, 1, 1_000) == []
+    assert 0 < steps < 100 * count
+    conn.close()
+
+
+def _fill(txn: WriteTxn, count: int) -> None:
+    """User 1 is in as many rooms as there are others, each of whom is present, and in two rooms of their own."""
+    interned.intern_users(
+        txn, interned.Interner(ServerName("one")), [UserID(f"@u{n:03}:one") for n in range(count + 1)]
+    )
+    for number in range(3 * count):
+        user = 1 if number < count else 2 + number % count
+        row = rooms.insert_room(txn, RoomID(f"!{number}:one"), "11")
+        txn.execute(
+            "INSERT INTO memberships (room_nid, user_nid, membership, event_nid, position, is_local)"
+            " VALUES (:room, :user, 'join', 1, 1, 1)",
+            room=row.room_nid,
+            user=user,
+        )
+    for user in range(1, 2 + count):
+        presence.set_presence(
+            txn, presence.Presence(user, presence.PresenceState.ONLINE, None, True, 5, True)
+        )
+
+
+async def test_present_are_those_who_share_a_room_the_last_active_first(db: Database) -> None:
+    room = await RoomBuilder.create(db)
+    for user in (ALICE, BOB, CAROL):
+        await room.set_membership(f"{user}", user, "join")
+    away = UserID("@away:here")
+    await room.set_membership("came", away, "join")
+    await room.set_membership("went", away, "leave")
+    alice, bob, carol, gone = [await room.user_nid(user) for user in (ALICE, BOB, CAROL, away)]
+
+    def show(txn: WriteTxn) -> None:
+        for nid, state, active_ms in (
+            (alice, "online", 9),
+            (bob, "unavailable", 5),
+            (carol, "online", 7),
+            (gone, "online", 8),
+        ):
+            shown = presence.PresenceState(state)
+            presence.set_presence(txn, presence.Presence(nid, shown, None, False, active_ms, True))
+
+    await db.write(show)
+    assert [one.user_nid for one in await db.read(presence.list_present, alice, 10)] == [carol, bob]
+    assert [one.user_nid for one in await db.read(presence.list_present, alice, 1)] == [carol]
+    assert await db.read(presence.list_present, gone, 10) == []

@@ -18,6 +18,7 @@ from ranvier.store.tables.notifications import (
     NotifyingEvent,
     RoomCounts,
     UserOutcome,
+    change_quiet_rooms,
     count_unread,
     insert_notifications,
     list_notified,
@@ -34,6 +35,11 @@ from .room_builder import ALICE, BOB, RoomBuilder
 from .test_query_plans import Explaining
 
 NOTIFY = '["notify"]'
+JOIN = """
+    INSERT INTO memberships (room_nid, user_nid, membership, event_nid, position, is_local)
+    VALUES (:room_nid, :user_nid, 'join', :nid, :nid, 1)
+"""
+LEAVE = "DELETE FROM memberships WHERE room_nid = :room_nid AND user_nid = :user_nid"
 
 
 class Model:
@@ -41,6 +47,7 @@ class Model:
 
     def __init__(self, users: list[int]) -> None:
         self.joined: dict[int, int] = {}
+        self.quiet: dict[int, set[str]] = {}
         self.meanings: dict[int, list[tuple[int, int, bool, bool]]] = {user: [] for user in users}
         self.marks: dict[tuple[int, int], int] = {}
 
@@ -49,8 +56,13 @@ class Model:
             outcome = event.others.get(user)
             if outcome is not None:
                 meanings.append((event.event_nid, event.thread_nid, outcome.notify, outcome.highlight))
-            elif user in self.joined and event.actions is not None:
+            elif user in self.joined and not self.quiet.get(user) and event.actions is not None:
                 meanings.append((event.event_nid, event.thread_nid, True, False))
+
+    def hush(self, user: int, rooms: set[str]) -> set[str]:
+        """Which rooms are quiet from here on; those that were."""
+        before, self.quiet[user] = self.quiet.get(user, set()), rooms
+        return before
 
     def redact(self, nid: int) -> None:
         for user, meanings in self.meanings.items():
@@ -77,7 +89,7 @@ class Model:
         return RoomCounts(found.get(MAIN_TIMELINE, Counts()), threads)
 
 
-def run_history(txn: WriteTxn, seed: int) -> None:
+def run_history(txn: WriteTxn, seed: int) -> None:  # noqa: C901 - a list of actions
     chance = random.Random(seed)
     names = [UserID(f"@user{number}-{seed}:one") for number in range(4)]
     users = list(intern_users(txn, Interner(ServerName("one")), names).values())
@@ -89,7 +101,9 @@ def run_history(txn: WriteTxn, seed: int) -> None:
         start_counting(txn, other_nid, user, 0)
         other.join(user, 0)
     for _ in range(60):
-        action = chance.choice(("events", "events", "events", "join", "leave", "read", "sent", "redact"))
+        action = chance.choice(
+            ("events", "events", "events", "join", "leave", "read", "sent", "redact", "hush")
+        )
         user = chance.choice(users)
         thread = chance.choice((MAIN_TIMELINE, MAIN_TIMELINE, 5, 9))
         if action == "events":
@@ -103,9 +117,11 @@ def run_history(txn: WriteTxn, seed: int) -> None:
         elif action == "join" and user not in model.joined:
             nid += 1
             start_counting(txn, room_nid, user, nid)
+            txn.execute(JOIN, room_nid=room_nid, user_nid=user, nid=nid)
             model.join(user, nid)
         elif action == "leave" and user in model.joined:
             stop_counting(txn, room_nid, user)
+            txn.execute(LEAVE, room_nid=room_nid, user_nid=user)
             model.leave(user)
         elif action == "read":
             upto = chance.randint(0, nid)
@@ -116,6 +132,10 @@ def run_history(txn: WriteTxn, seed: int) -> None:
             nid += 1
             mark_sent(txn, room_nid, {(user, thread): nid})
             model.read(user, thread, nid)
+        elif action == "hush":
+            nid += 1
+            after = chance.choice((set(), {f"!r{seed}:one"}))
+            change_quiet_rooms(txn, user, model.hush(user, after), after, nid)
         elif action == "redact":
             redacted = chance.randint(0, nid)
             retract_notification(txn, room_nid, redacted)
@@ -133,7 +153,7 @@ def _make_event(chance: random.Random, model: Model, users: list[int], nid: int)
         if chance.random() < 0.3:
             notify = chance.random() < 0.6
             highlight = notify and chance.random() < 0.5
-            others[user] = UserOutcome(notify, highlight, NOTIFY, is_counting=user in model.joined)
+            others[user] = UserOutcome(notify, highlight, NOTIFY)
     actions = NOTIFY if chance.random() < 0.6 else None
     return NotifyingEvent(nid, chance.choice((MAIN_TIMELINE, MAIN_TIMELINE, 5, 9)), actions, others)
 

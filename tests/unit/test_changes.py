@@ -1,9 +1,11 @@
 """What is remembered of changes: never less than what happened, whatever was forgotten."""
 
+import asyncio
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ranvier.services.changes import Changes, Waiters
+from ranvier.services.changes import Changes, Waiters, wait_for_news
 from ranvier.store.database import Hint, Kind
 
 USER = 1
@@ -72,3 +74,31 @@ async def test_waiters_are_woken_for_their_rooms_and_themselves():
         with waiters.subscribe(USER, frozenset()).wakeup() as woken:
             wake()
             assert woken.done()
+
+
+class Timers:
+    """A clock that remembers what was to be called when."""
+
+    def __init__(self):
+        self.set, self.cancelled = [], 0
+
+    def call_later(self, seconds, callback):
+        self.set.append((seconds, callback))
+        return self
+
+    def cancel(self):
+        self.cancelled += 1
+
+
+async def test_who_waits_for_news_hears_of_it_or_of_the_end_of_the_time():
+    waiters, timers = Waiters(), Timers()
+    subscription = waiters.subscribe(USER, frozenset({7}))
+    for wake in (lambda: waiters.wake_rooms((7,)), lambda: timers.set[-1][1]()):
+        with subscription.wakeup() as woken:
+            task = asyncio.create_task(wait_for_news(woken, timers, 30))
+            await asyncio.sleep(0)
+            assert not task.done()
+            wake()
+            await task
+    assert [seconds for seconds, _ in timers.set] == [30, 30]
+    assert timers.cancelled == 2

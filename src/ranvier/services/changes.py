@@ -11,10 +11,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 import msgspec
 
+from ranvier.io.clock import Clock
 from ranvier.store.database import Hint, Kind
 
 LOG_LENGTH: Final = 200_000
@@ -175,6 +177,15 @@ def settle(future: asyncio.Future[None]) -> None:
     """Wake who awaits it, if nobody has yet."""
     if not future.done():
         future.set_result(None)
+
+
+async def wait_for_news(woken: asyncio.Future[None], clock: Clock, seconds: float) -> None:
+    """Until somebody is woken, or so many seconds have passed. A tenth of what a timeout around it costs."""
+    timer = clock.call_later(seconds, partial(settle, woken))
+    try:
+        await woken
+    finally:
+        timer.cancel()
 
 
 class Waiters:

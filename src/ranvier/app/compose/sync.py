@@ -13,7 +13,7 @@ from ranvier.services.rooms.pages import Pages
 from ranvier.services.rooms.peeking import Peeking
 from ranvier.services.rooms.showing import Showing
 from ranvier.services.sync.batches import Batches
-from ranvier.services.sync.clients import Standings
+from ranvier.services.sync.clients import Acknowledged, Standings
 from ranvier.services.sync.event_stream import EventStream
 from ranvier.services.sync.filters import SyncFilters
 from ranvier.services.sync.reading import SyncReader
@@ -42,12 +42,16 @@ def lay_sync(foundation: Foundation) -> SyncParts:
     changes = StateChanges(interner, foundation.nodes)
     showing = Showing(foundation.presenting, foundation.sight)
     # Where there is sync v3, what classic sync has got may still be wanted by another session of the device.
-    delete = (
-        ClassicSync(ports.clock).acknowledge
+    acknowledged = (
+        Acknowledged(ports.db, ClassicSync(ports.clock).acknowledge, notes_beginnings=True)
         if ports.config.historical.sync_v3_2021.enabled
-        else delete_acknowledged
+        else Acknowledged(ports.db, delete_acknowledged)
     )
-    standings = Standings(ports.db, foundation.changes, foundation.waiters, ports.clock, delete)
+    # SQLite has one process; a database server may have several.
+    is_shared = not ports.config.database.url.startswith("sqlite:")
+    standings = Standings(
+        ports.db, foundation.changes, foundation.waiters, ports.clock, acknowledged, is_shared=is_shared
+    )
     cache = SliceCache(foundation.changes)
     ports.db.subscribe(cache.hear)
     slices = Slices(interner, foundation.presenting, foundation.sight, changes)

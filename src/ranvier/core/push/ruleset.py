@@ -19,6 +19,9 @@ from ranvier.core.push.rules import DefaultChange, Outcome, PushRule, RuleKind, 
 MAX_TYPES: Final = 200
 """Event types for which a ruleset remembers what may match; anybody may make up types."""
 
+ALL_ROOMS: Final = ""
+"""Among rooms that are quiet."""
+
 _TYPE: Final[PropertyPath] = ("type",)
 
 Rank = tuple[int, int, int]
@@ -43,7 +46,9 @@ class Ruleset:
     none of them in the others.
     """
 
-    __slots__ = ("_by_room", "_by_sender", "_by_type", "_general", "follows_threads", "needs_display_name")
+    __slots__ = (
+        *("_by_room", "_by_sender", "_by_type", "_general", "follows_threads", "needs_display_name", "quiet"),
+    )
 
     def __init__(self) -> None:
         self._general: list[tuple[str | None, CompiledRule]] = []  # with the one event type that it may match
@@ -54,6 +59,11 @@ class Ruleset:
         """Whether a rule asks for the user's display name in the room."""
         self.follows_threads = False
         """Whether the rules of those who follow threads are among them."""
+        self.quiet: frozenset[str] = frozenset()
+        """See `list_quiet_rooms`."""
+
+    def is_quiet(self, room_id: str) -> bool:
+        return bool(self.quiet) and (room_id in self.quiet or ALL_ROOMS in self.quiet)
 
     def rules_for(self, event: PushEvent) -> list[CompiledRule]:
         """The rules that may match, most important first."""
@@ -109,8 +119,26 @@ def iter_rules(rules: UserRules, kind: RuleKind) -> Iterator[tuple[PushRule, boo
         yield rule, True
 
 
+def list_quiet_rooms(rules: UserRules) -> frozenset[str]:
+    """Rooms (ids, or ALL_ROOMS) in which hardly anything notifies the user: a rule that names just the room says so.
+    What other rules say of single events counts all the same."""
+    quiet: set[str] = set()
+    for kind in (RuleKind.OVERRIDE, RuleKind.ROOM):
+        for rule, is_default in iter_rules(rules, kind):
+            if not rule.enabled or outcome_of(rule.actions).notify:
+                continue
+            if kind is RuleKind.ROOM:
+                quiet.add(rule.rule_id)
+            elif is_default and rule.rule_id == MASTER:
+                quiet.add(ALL_ROOMS)
+            elif not is_default and len(rule.conditions) == 1 and _named_room(rule) is not None:
+                quiet.add(str(rule.conditions[0]["pattern"]))
+    return frozenset(quiet)
+
+
 def _compile(rules: UserRules) -> Ruleset:
     ruleset = Ruleset()
+    ruleset.quiet = list_quiet_rooms(rules)
     ruleset.follows_threads = rules.follows_threads
     for kind in RuleKind:
         for place, (rule, is_default) in enumerate(iter_rules(rules, kind)):

@@ -44,6 +44,11 @@ class RoomAudience(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def is_empty(self) -> bool:
         return not (self.known.default_users or self.known.rulesets or self.unknown)
 
+    def is_nobody_but(self, user_id: str) -> bool:
+        """Whether none is there but perhaps this user."""
+        known = self.known
+        return len(known.default_users) + len(known.rulesets) + len(self.unknown) <= (user_id in self)
+
     def __contains__(self, user_id: str) -> bool:
         known = self.known
         return user_id in known.default_users or user_id in known.rulesets or user_id in self.unknown

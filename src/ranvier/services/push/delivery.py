@@ -12,10 +12,15 @@ import logging
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
 
 from ranvier.io.clock import Clock
 from ranvier.services.push.notices import Notices, read_notices
+from ranvier.services.push.pushers import HTTP
 from ranvier.services.push.telling import Teller
+from ranvier.services.turns import Turns
 from ranvier.store.database import Database, Hint, Kind, WriteTxn
 from ranvier.store.tables import pushers
 from ranvier.store.tables.interned import Interner
@@ -34,6 +39,9 @@ MAX_RETRY_MS: Final = 3_600_000
 
 MAX_DELIVERIES: Final = 50
 """Under way at a time."""
+DELIVERIES_OF_USER: Final = 4
+DELIVERIES_TO_PLACE: Final = 25
+"""Of these: neither one user's pushers nor one slow gateway is in the way of the others."""
 
 PAGE: Final = 1_000
 
@@ -57,11 +65,14 @@ class PushDelivery:
         self._tellers = tellers
         self._news = _News()
         self._pushers: defaultdict[int, set[int]] = defaultdict(set)  # user_nid -> pusher_nids
+        self._places: dict[int, tuple[int, str]] = {}  # pusher_nid -> user_nid, and where it delivers
         self._retries: dict[int, int] = {}  # pusher_nid -> when to try again, ms
         self._waiting: set[int] = set()  # those of _retries for which more news changes nothing
         self._under_way: set[int] = set()
         self._again: set[int] = set()  # something came while a delivery was under way
         self._slots = asyncio.Semaphore(MAX_DELIVERIES)
+        self._of_user: Turns[int] = Turns(DELIVERIES_OF_USER)
+        self._to_place: Turns[str] = Turns(DELIVERIES_TO_PLACE)
         db.subscribe(self._news.hear)
 
     async def run(self) -> None:
@@ -111,6 +122,7 @@ class PushDelivery:
 
     async def _read_all(self) -> None:
         self._pushers.clear()
+        self._places.clear()
         after = 0
         while page := await self._db.read(pushers.list_all_pushers, after, PAGE):
             self._keep(page)
@@ -119,19 +131,23 @@ class PushDelivery:
     async def _read_changed(self, users: Collection[int]) -> set[int]:
         found = await self._db.read(pushers.list_pushers_of_users, users)
         for user_nid in users:
-            self._pushers.pop(user_nid, None)
+            for pusher_nid in self._pushers.pop(user_nid, ()):
+                del self._places[pusher_nid]
         self._keep(found)
         return {pusher.pusher_nid for pusher in found}
 
     def _keep(self, found: Sequence[Pusher]) -> None:
         for pusher in found:
             self._pushers[pusher.user_nid].add(pusher.pusher_nid)
+            self._places[pusher.pusher_nid] = pusher.user_nid, _place_of(pusher)
         self._news.users_with_pushers = self._pushers.keys()
 
     async def _deliver_all(self, pusher_nid: int) -> None:
         """Deliver until there is nothing left to tell now, or it fails."""
+        user_nid, place = self._places.get(pusher_nid, (-pusher_nid, ""))
         try:
-            async with self._slots:
+            # In this order: who waits holds up nobody but those who share what is waited for.
+            async with self._of_user.take(user_nid), self._to_place.take(place), self._slots:
                 while await self._deliver_some(pusher_nid) or pusher_nid in self._again:
                     self._again.discard(pusher_nid)
         finally:
@@ -197,6 +213,13 @@ class PushDelivery:
         log.info("pusher %d failed: %s", pusher.pusher_nid, reason)
         await self._db.write(_note_failed, pusher, pushed_nid, now_ms, retry_ms)
         self._try_at(pusher.pusher_nid, retry_ms)
+
+
+def _place_of(pusher: Pusher) -> str:
+    """Whose slowness it shares: that of the host of its gateway, or of the way that its kind goes."""
+    if pusher.keys.kind != HTTP:
+        return pusher.keys.kind
+    return urlsplit(str(msgspec.json.decode(pusher.keys.data)["url"])).hostname or ""
 
 
 class _News:

@@ -71,16 +71,18 @@ class PushEffects:
         self._changes = RuleChanges(interner)
         db.subscribe(self._changes.hear)
 
-    async def load(self, room: LiveRoom) -> None:
-        """Bring the room's audience into memory. Cost: nothing for a room in use whose members' rules did not
-        change."""
+    async def load(self, room: LiveRoom) -> bool:
+        """Bring the room's audience into memory; whether it had to be read. Cost: nothing for a room in use whose
+        members' rules did not change."""
         audience = room.effects
         if not isinstance(audience, RoomAudience):
             await self._read_audience(room)
-            return
+            return True
         audience = self._refresh(room, audience)
         if audience.unknown:
             await self._read_unknown(room, audience)
+            return True
+        return False
 
     async def _read_audience(self, room: LiveRoom) -> None:
         as_of = self._changes.newest
@@ -164,13 +166,16 @@ class PushEffects:
         asked = audience.unknown if invited is None else audience.unknown | {invited}
         if asked:
             asked -= {pdu.sender}
-        if asked or not audience.is_empty:
+        # Nobody is notified of what they send: in a room of one local user most events are of no interest here.
+        if asked or not audience.is_nobody_but(pdu.sender):
             event = _push_event(room, audience.joined_count, pdu)
             if root is not None:
                 event.thread = audience.thread(root)
             outcomes = _spare_ignoring(evaluate(event, audience.known), audience.ignoring.get(pdu.sender))
             if outcomes.common.highlight:
                 outcomes = _name_everybody(outcomes, audience.known)
+            if outcomes.common.notify:
+                outcomes = _heed_quiet(outcomes, audience.known, pdu.room_id)
             later = _Later(asked, event, invited, root) if asked else None
         return Effect(
             sender=sender,
@@ -272,9 +277,9 @@ class _Writing:
                 user_id == later.invited and self._is_unwanted(nids[user_id], later.event.sender)
             )
             outcome = NOTHING if is_unwanted else outcomes.of(user_id)
-            is_counting = user_id != later.invited
-            if outcome.highlight or outcome != (common if is_counting else NOTHING):
-                found[user_id] = _outcome(outcome, is_counting=is_counting)
+            is_quiet = user_id == later.invited or rules.rulesets[user_id].is_quiet(str(later.event.room_id))
+            if outcome.highlight or outcome != (NOTHING if is_quiet else common):
+                found[user_id] = _outcome(outcome)
         return found
 
     def _is_unwanted(self, user_nid: int, inviter: object) -> bool:
@@ -325,8 +330,23 @@ def _name_everybody(outcomes: Outcomes, audience: Audience) -> Outcomes:
     return Outcomes(outcomes.common, everybody | dict(outcomes.others))
 
 
-def _outcome(outcome: Outcome, *, is_counting: bool = True) -> UserOutcome:
-    return UserOutcome(outcome.notify, outcome.highlight, _encode_actions(outcome), is_counting)
+def _heed_quiet(outcomes: Outcomes, audience: Audience, room_id: object) -> Outcomes:
+    """Those to whom the room is quiet count nothing of it: they are named if the event notifies them, else not."""
+    quiet = [user_id for user_id, ruleset in audience.rulesets.items() if ruleset.is_quiet(str(room_id))]
+    if not quiet:
+        return outcomes
+    others = dict(outcomes.others)
+    for user_id in quiet:
+        outcome = outcomes.of(user_id)
+        if outcome.notify:
+            others[user_id] = outcome
+        else:
+            others.pop(user_id, None)
+    return Outcomes(outcomes.common, others)
+
+
+def _outcome(outcome: Outcome) -> UserOutcome:
+    return UserOutcome(outcome.notify, outcome.highlight, _encode_actions(outcome))
 
 
 def _encode_actions(outcome: Outcome) -> str:

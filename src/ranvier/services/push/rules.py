@@ -14,8 +14,10 @@ from ranvier.core.identifiers import UserID
 from ranvier.core.push.client_form import build_push_rule, build_push_rules
 from ranvier.core.push.edit import get_rule
 from ranvier.core.push.rules import RuleKind, UserRules, decode_user_rules, encode_user_rules
+from ranvier.core.push.ruleset import list_quiet_rooms
 from ranvier.services.requester import Requester
 from ranvier.store.database import Conflict, Database, ReadTxn, WriteTxn
+from ranvier.store.tables.notifications import change_quiet_rooms
 from ranvier.store.tables.push_rules import PushRuleChanges, find_push_rules, set_push_rules
 
 MAX_ATTEMPTS: Final = 10
@@ -86,4 +88,5 @@ def _change(txn: WriteTxn, user_nid: int, edit: Edit) -> None:
     after = edit(before)
     if after != before:
         built_on = None if stored is None else stored.position
-        set_push_rules(txn, user_nid, encode_user_rules(after), built_on)
+        position = set_push_rules(txn, user_nid, encode_user_rules(after), built_on)
+        change_quiet_rooms(txn, user_nid, list_quiet_rooms(before), list_quiet_rooms(after), position)

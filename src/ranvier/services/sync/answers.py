@@ -15,15 +15,15 @@ from ranvier.services.sync.members_sent import Member
 from ranvier.services.sync.request import Profile
 from ranvier.services.sync.slices import Slice
 from ranvier.services.sync.summaries import HEROES, Summary
+from ranvier.services.sync.unread import NONE_UNREAD
 
 MEMBER: Final = "m.room.member"
 
+Pieces = Sequence[bytes]
+"""JSON that is still to be joined: a large response is joined once, at its end."""
 
-_EPHEMERAL: Final = "ephemeral"
-_STATE: Final = "state"
-
-Part = tuple[bytes, Sequence[bytes]]
-"""A member of the response: its name in quotes, and the pieces of its value."""
+Part = tuple[bytes, Pieces]
+"""A member of the response: its name in quotes, and its value."""
 
 AGE_STEP_MS: Final = 1_000
 """An event's `age` may be told wrong by so much: so long are timelines used again."""
@@ -39,6 +39,7 @@ class Reading(msgspec.Struct, frozen=True):
     ignored: frozenset[int]
     bundles: Mapping[int, bytes]  # event_nid -> m.relations
     known_members: frozenset[Member]
+    own_members: Mapping[int, Entry] = {}  # room_nid -> the reader's own, where it is to be told in any case
 
 
 class RoomExtras(msgspec.Struct, frozen=True):
@@ -46,64 +47,77 @@ class RoomExtras(msgspec.Struct, frozen=True):
 
     account_data: Sequence[bytes] = ()
     receipts: Receipts = {}
-    unread: bytes | None = None  # the members unread_notifications and unread_thread_notifications
+    unread: bytes = NONE_UNREAD  # the members unread_notifications and unread_thread_notifications
     sticky: Sequence[bytes] = ()  # events that the timeline does not show
 
 
-def joined_section(part: Slice, reading: Reading, extras: RoomExtras) -> tuple[bytes, list[Member]]:
-    """A room of `rooms.join`, and the members that it brings."""
+NO_EXTRAS: Final = RoomExtras()
+
+
+def joined_section(part: Slice, reading: Reading, extras: RoomExtras) -> tuple[Pieces, Sequence[Member]]:
+    """A room of `rooms.join`, and the members that it brings. Cost: next to nothing for a room of which this reader
+    gets what was told before.
+    """
     timeline = _timeline(part, reading)
     state, members = _state(part, reading)
-    ephemeral = _ephemeral(part, extras.receipts)
+    tail = _common_tail(part, reading) if extras is NO_EXTRAS else _tail(part, reading, extras)
+    return (b"{", timeline, b",", state, tail), members
+
+
+def left_section(part: Slice, reading: Reading, extras: RoomExtras) -> Pieces:
+    """A room of `rooms.leave`."""
+    state, _ = _state(part, reading)
+    account_data = b',"account_data":%b}' % events_object(extras.account_data)
+    return b"{", _timeline(part, reading), b",", state, account_data
+
+
+def _common_tail(part: Slice, reading: Reading) -> bytes:
+    """What of a room stands behind its state, where it is as for all others, or all but the heroes."""
+    tails, heroes = part.encoded.tails, () if part.summary is None else part.summary.heroes
+    key = reading.user_id if heroes and reading.user_id in heroes else None
+    made = tails.get(key)
+    if made is None:
+        made = tails[key] = _tail(part, reading, NO_EXTRAS)
+    return made
+
+
+def _tail(part: Slice, reading: Reading, extras: RoomExtras) -> bytes:
     summary = b"" if part.summary is None else b',"summary":' + _summary(part.summary, reading.user_id)
-    unread = b"" if extras.unread is None else b"," + extras.unread
-    account_data = b",".join(extras.account_data) if extras.account_data else b""
     sticky = b',"msc4354_sticky":' + events_object(extras.sticky) if extras.sticky else b""
-    return (
-        b'{%b,%b,"ephemeral":{"events":[%b]},"account_data":{"events":[%b]}%b%b%b}'
-        % (timeline, state, ephemeral, account_data, summary, sticky, unread)
-    ), members
+    return b',"ephemeral":{"events":[%b]},"account_data":%b%b%b,%b}' % (
+        _ephemeral(part, extras.receipts),
+        events_object(extras.account_data),
+        summary,
+        sticky,
+        extras.unread,
+    )
 
 
 def _ephemeral(part: Slice, own: Receipts) -> bytes:
     if part.typing is None and not part.receipts and not own:
         return b""
-    if not own and (made := part.encoded.get(_EPHEMERAL)) is not None:
-        return made[1]
+    if not own and part.encoded.ephemeral is not None:
+        return part.encoded.ephemeral
     events = [] if part.typing is None else [part.typing]
     read = merge_receipts(part.receipts, own)
     if read:
         events.append(orjson.dumps({"content": read, "type": "m.receipt"}))
     encoded = b",".join(events)
     if not own:
-        part.encoded[_EPHEMERAL] = (0, encoded)
+        part.encoded.ephemeral = encoded
     return encoded
-
-
-def left_section(part: Slice, reading: Reading, extras: RoomExtras) -> bytes:
-    """A room of `rooms.leave`."""
-    state, _ = _state(part, reading)
-    return b'{%b,%b,"account_data":{"events":[%b]}}' % (
-        _timeline(part, reading),
-        state,
-        b",".join(extras.account_data),
-    )
 
 
 def _timeline(part: Slice, reading: Reading) -> bytes:
     if part.has_relations or reading.ignored:
         return _encode_timeline(part, personal_events(part, reading))
-    device, now_ms = reading.device, reading.now_ms
+    device, now_ms, timelines = reading.device, reading.now_ms, part.encoded.timelines
     key = device if device in part.senders else None
-    made_ms, made = part.encoded.get(key, (0, b""))
-    if now_ms - made_ms < AGE_STEP_MS:
-        return made
-    events = [
-        (entry.own if entry.own is not None and entry.sender == device else entry).json(now_ms)
-        for entry in part.timeline
-    ]
-    encoded = _encode_timeline(part, events)
-    part.encoded[key] = (now_ms, encoded)
+    made = timelines.get(key)
+    if made is not None and now_ms - made[0] < AGE_STEP_MS:
+        return made[1]
+    encoded = _encode_timeline(part, [entry.json(now_ms, device) for entry in part.timeline])
+    timelines[key] = (now_ms, encoded)
     return encoded
 
 
@@ -121,11 +135,10 @@ def personal_events(part: Slice, reading: Reading) -> Iterator[bytes]:
         record = entry.record
         if record.state_key_nid is None and record.sender_nid in reading.ignored:
             continue
-        told = entry.own if entry.own is not None and entry.sender == reading.device else entry
-        json = told.json(reading.now_ms)
+        json = entry.json(reading.now_ms, reading.device)
         relations = reading.bundles.get(record.event_nid)
         if relations is not None:
-            json = _with_relations(told, json, relations, reading)
+            json = _with_relations(entry, json, relations, reading)
         yield json
 
 
@@ -138,27 +151,40 @@ def _with_relations(entry: Entry, json: bytes, relations: bytes, reading: Readin
     return b'%b,"m.relations":%b}}' % (json[:-2], relations)
 
 
-def _state(part: Slice, reading: Reading) -> tuple[bytes, list[Member]]:
-    room_nid, profile = part.window.room_nid, reading.profile
-    name = profile.state.value
-    if not profile.lazy:
-        made = part.encoded.get(_STATE)
+def _state(part: Slice, reading: Reading) -> tuple[bytes, Sequence[Member]]:
+    if reading.known_members:
+        state, members = _encode_state(part, reading)
+    else:
+        made = part.encoded.state
         if made is None:
-            made = (0, b'"%b":{"events":[%b]}' % (name, b",".join([entry.before for entry in part.state])))
-            part.encoded[_STATE] = made
-        return made[1], []
-    events = [entry.before for entry in part.state]
-    # Who asked for `state_after` takes no state from the timeline.
-    told = part.state if profile.state_after else (*part.state, *part.timeline)
-    members = [(room_nid, entry.record.event_nid) for entry in told if entry.record.type == MEMBER]
-    given = set(members)
-    for entry in part.members:
-        member = (room_nid, entry.record.event_nid)
-        if member not in given and member not in reading.known_members:
-            events.append(entry.before)
-            members.append(member)
-            given.add(member)
-    return b'"%b":{"events":[%b]}' % (name, b",".join(events)), members
+            made = part.encoded.state = _encode_state(part, reading)
+        state, members = made
+    own = reading.own_members.get(part.window.room_nid)
+    if own is None or part.has_member(own.record.event_nid):
+        return state, members
+    comma = b"" if state.endswith(b"[]}") else b","
+    return b"%b%b%b]}" % (state[:-2], comma, own.before), [*members, _member(own)]
+
+
+def _encode_state(part: Slice, reading: Reading) -> tuple[bytes, Sequence[Member]]:
+    """The state, with those lazily loaded members that the client does not have yet."""
+    profile, events = reading.profile, [entry.before for entry in part.state]
+    members: list[Member] = []
+    if profile.lazy:
+        # Who asked for `state_after` takes no state from the timeline.
+        told = part.state if profile.state_after else (*part.state, *part.timeline)
+        members += [_member(entry) for entry in told if entry.record.type == MEMBER]
+        given = set(members)
+        for entry in part.members:
+            member = _member(entry)
+            if member not in given and member not in reading.known_members:
+                events.append(entry.before)
+                members.append(member)
+    return b'"%b":%b' % (profile.state.value, events_object(events)), members
+
+
+def _member(entry: Entry) -> Member:
+    return entry.record.room_nid, entry.record.event_nid
 
 
 def _summary(summary: Summary, reader: UserID) -> bytes:
@@ -187,13 +213,13 @@ def merge_receipts(public: Receipts, own: Receipts) -> Receipts:
     return merged  # type: ignore[return-value]  # the same, made of dicts
 
 
-def room_map(sections: Iterable[tuple[str, bytes]]) -> list[bytes]:
+def room_map(sections: Iterable[tuple[str, Pieces]]) -> list[bytes]:
     """Sections by room id, as the pieces of a JSON object."""
-    return json_object((orjson.dumps(name), (body,)) for name, body in sections)
+    return json_object([(orjson.dumps(name), body) for name, body in sections])
 
 
-def json_object(members: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[bytes]:
-    """The pieces of an object, from those of its members. A large response is joined once, at its end."""
+def json_object(members: Iterable[Part]) -> list[bytes]:
+    """The pieces of an object, from those of its members."""
     pieces = [b"{"]
     for name, value in members:
         pieces += (name, b":", *value, b",")

@@ -15,7 +15,6 @@ from ranvier.services.sync.answers import encode_answer
 from ranvier.services.sync.reading import Result
 from ranvier.services.sync.standing import Standing, read_standing
 from ranvier.store.database import Database, WriteTxn
-from ranvier.store.tables.to_device import delete_acknowledged
 
 MAX_CLIENTS: Final = 20_000
 IDLE_S: Final = 300.0
@@ -38,13 +37,18 @@ class Acknowledged:
 
     name = "to-device acknowledgements"
 
-    def __init__(self, db: Database, delete: Delete) -> None:
+    def __init__(self, db: Database, delete: Delete, *, notes_beginnings: bool = False) -> None:
+        """`notes_beginnings`: `delete` wants to hear of devices, too, that have got nothing yet."""
         self._db = db
         self._delete = delete
+        self._notes_beginnings = notes_beginnings
         self._positions: dict[int, int] = {}  # device_nid -> up to where
         self._some = asyncio.Event()
 
     def note(self, device_nid: int, position: int) -> None:
+        """The device has got everything up to a position; nothing at all is up to 0."""
+        if not position and not self._notes_beginnings:
+            return
         self._positions[device_nid] = position
         self._some.set()
 
@@ -84,6 +88,10 @@ class Client:
             self._noted_s = self.seen_s
             self._acknowledged.note(device_nid, since)
 
+    def may_have_got(self, position: int) -> None:
+        """Another process may have given messages up to a position to the device."""
+        self._delivered = max(position, self._delivered or 0)
+
     def answered(self, result: Result) -> bytes:
         """The body of the response to a result, noting what it brings."""
         if result.delivered is not None:
@@ -103,13 +111,17 @@ class Standings:
         changes: Changes,
         waiters: Waiters,
         clock: Clock,
-        delete: Delete = delete_acknowledged,
+        acknowledged: Acknowledged,
+        *,
+        is_shared: bool,
     ) -> None:
+        """`is_shared`: whether there may be other processes on the database."""
         self._db = db
         self._changes = changes
         self._waiters = waiters
         self._clock = clock
-        self.acknowledged = Acknowledged(db, delete)
+        self.acknowledged = acknowledged
+        self._is_shared = is_shared
         self._clients: OrderedDict[tuple[int, int | None], Client] = OrderedDict()
 
     def client(self, requester: Requester) -> Client:
@@ -142,6 +154,8 @@ class Standings:
                 return client.standing
         standing = await self._db.read(read_standing, user_nid, device_nid, now, old)
         client.standing = standing
+        if self._is_shared:
+            client.may_have_got(now)
         return standing
 
     async def has_reached(self, position: int) -> bool:

@@ -10,12 +10,12 @@ import orjson
 
 from ranvier.core.canonical_json import JsonObject
 from ranvier.core.events.client import close
-from ranvier.services.rooms.presenting import EventFacts, ReaderFacts, client_event
+from ranvier.services.rooms.presenting import EventFacts, ReaderFacts, client_event, unsigned_of
 from ranvier.services.sync.request import Profile
 from ranvier.store.tables.events import EventRecord
 from ranvier.store.tables.memberships import JOIN
 
-_AGE: Final = b',"unsigned":{"age":'
+_AGE: Final = b'{"age":0'
 
 _KEPT: Final = (
     *("auth_events", "depth", "event_id", "hashes", "origin_server_ts", "prev_events", "room_id"),
@@ -27,25 +27,27 @@ Device = tuple[int, str]
 """Who sent something with a transaction id: (user_nid, device_id)."""
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """An event. Its `age` alone depends on when it is told, so that place is left open."""
 
     facts: EventFacts
-    before: bytes  # the JSON up to the age
-    after: bytes | None  # and from there on; None: `before` is all
+    before: bytes  # the JSON up to `unsigned`
+    after: bytes | None  # from behind the age on; None: `before` is all
     membership: str | None = None  # of the reader, at the event; None for state, which is not of a time
     sender: Device | None = None
-    own: "Entry | None" = None  # as `sender` gets it
+    own: bytes | None = None  # what `sender` gets instead of `after`, or of `before` where that is all
 
     @property
     def record(self) -> EventRecord:
         return self.facts.record
 
-    def json(self, now_ms: int) -> bytes:
-        """The client event, as whoever was joined then gets it."""
+    def json(self, now_ms: int, device: Device) -> bytes:
+        """The client event, as a device gets it whose user was joined then."""
+        own = self.own if self.sender == device else None
         if self.after is None:
-            return self.before
-        return b"%b%d%b" % (self.before, max(0, now_ms - self.facts.record.origin_server_ts), self.after)
+            return own or self.before
+        age_ms = max(0, now_ms - self.facts.record.origin_server_ts)
+        return b'%b,"unsigned":{"age":%d%b' % (self.before, age_ms, own or self.after)
 
 
 def make_timeline_entry(
@@ -54,23 +56,23 @@ def make_timeline_entry(
     """An event of a timeline. `transaction`: (user_nid, device_id, transaction id) of who sent it."""
     sees_replaced = membership == JOIN
     reader = ReaderFacts(membership=membership, sees_replaced=sees_replaced)
-    sender = own = None
-    if transaction is not None:
-        user_nid, device_id, txn_id = transaction
-        sender = (user_nid, device_id)
-        told = ReaderFacts(membership=membership, transaction_id=txn_id, sees_replaced=sees_replaced)
-        own = Entry(facts, *_open(facts, told, profile), membership, sender)
-    return Entry(facts, *_open(facts, reader, profile), membership, sender, own)
+    before, after = _open(facts, reader, profile)
+    if transaction is None:
+        return Entry(facts, before, after, membership)
+    user_nid, device_id, txn_id = transaction
+    told = ReaderFacts(membership=membership, transaction_id=txn_id, sees_replaced=sees_replaced)
+    whole, end = _open(facts, told, profile)
+    return Entry(facts, before, after, membership, (user_nid, device_id), whole if end is None else end)
 
 
 def _open(facts: EventFacts, reader: ReaderFacts, profile: Profile) -> tuple[bytes, bytes | None]:
-    """The client event in two parts, between which its age belongs."""
-    json = client_event(facts, reader, facts.record.origin_server_ts)
+    """The client event in two parts, between which its `unsigned` begins with the age."""
+    sent_ms = facts.record.origin_server_ts
     if profile.reshapes:
-        return shape(json, facts, profile), None
-    start = len(facts.head) + len(_AGE)
-    assert json[start - len(_AGE) : start + 1] == _AGE + b"0", "the age comes first in `unsigned`"
-    return json[:start], json[start + 1 :]
+        return shape(client_event(facts, reader, sent_ms), facts, profile), None
+    unsigned = unsigned_of(facts, reader, sent_ms)
+    assert unsigned.startswith(_AGE), "the age comes first in `unsigned`"
+    return facts.head, unsigned[len(_AGE) :] + b"}"
 
 
 def make_state_entry(facts: EventFacts, profile: Profile) -> Entry:

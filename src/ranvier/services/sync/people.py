@@ -3,7 +3,7 @@
 Spec: client-server API, "End-to-end encryption", extensions to /sync; "Presence".
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Final
 
 import msgspec
@@ -17,7 +17,7 @@ from ranvier.store.tables.interned import Interner, find_user_nids, list_user_id
 from ranvier.store.tables.presence import Presence, PresenceState
 
 MAX_PRESENT: Final = 1_000
-"""Users who are online that a first sync looks at: those who were active before the others."""
+"""Users who are online that a first sync tells of: those who were active last."""
 
 
 class Company(msgspec.Struct, frozen=True):
@@ -97,11 +97,27 @@ def read_presence(
         for nid, one in presence.list_presence(txn, (seen | new) - {user_nid}).items()
         if nid in seen or one.state is not PresenceState.OFFLINE
     }
-    names = list_user_ids(txn, interner, found)
+    return _presence_events(txn, interner, found.values(), now_ms, selector)
+
+
+def read_present(
+    txn: ReadTxn, interner: Interner, user_nid: int, now_ms: int, selector: EventSelector
+) -> list[bytes]:
+    """m.presence events of those who are not offline: what a first sync tells. Cost: 2 queries, or nothing."""
+    if selector.is_nothing:
+        return []
+    found = presence.list_present(txn, user_nid, MAX_PRESENT)
+    return _presence_events(txn, interner, found, now_ms, selector)
+
+
+def _presence_events(
+    txn: ReadTxn, interner: Interner, found: Collection[Presence], now_ms: int, selector: EventSelector
+) -> list[bytes]:
+    names = list_user_ids(txn, interner, [one.user_nid for one in found])
     return [
-        presence_event(one, names[nid], now_ms)
-        for nid, one in found.items()
-        if not selector.checks or selector.matches(FilterableEvent("m.presence", names[nid]))
+        presence_event(one, names[one.user_nid], now_ms)
+        for one in found
+        if not selector.checks or selector.matches(FilterableEvent("m.presence", names[one.user_nid]))
     ]
 
 
@@ -117,8 +133,6 @@ def presence_event(one: Presence, user_id: UserID, now_ms: int) -> bytes:
     return orjson.dumps({"content": content, "sender": user_id, "type": "m.presence"})
 
 
-def list_presence_changed(txn: ReadTxn, since: int | None, upto: int, now_ms: int) -> Sequence[int]:
-    """Whose presence changed, where memory does not tell; from the beginning: who is not offline."""
-    if since is None:
-        return [one.user_nid for one in presence.list_idle(txn, now_ms, MAX_PRESENT)]
+def list_presence_changed(txn: ReadTxn, since: int, upto: int) -> Collection[int]:
+    """Whose presence changed, where memory does not tell."""
     return [one.user_nid for one in presence.list_presence_changes(txn, since, upto)]

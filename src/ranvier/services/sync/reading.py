@@ -21,6 +21,7 @@ from ranvier.services.sync.people import (
     list_updated,
     read_device_lists,
     read_presence,
+    read_present,
 )
 from ranvier.services.sync.request import SyncRequest
 from ranvier.services.sync.rooms import Asked, RoomsReader, SharedSlices, Told
@@ -156,14 +157,12 @@ class SyncReader:
         return read_device_lists(txn, self._interner, job.requester.user_nid, updated, company)
 
     def _presence(self, txn: ReadTxn, job: Job, company: Company) -> list[bytes]:
-        now_ms = self._clock.now_ms()
-        updated: Collection[int] = (
-            list_presence_changed(txn, job.request.since, job.now, now_ms)
-            if job.changed is None
-            else job.changed.presence
-        )
+        now_ms, since, user_nid = self._clock.now_ms(), job.request.since, job.requester.user_nid
         selector = job.request.profile.filter.presence
-        return read_presence(txn, self._interner, job.requester.user_nid, updated, company, now_ms, selector)
+        if since is None:
+            return read_present(txn, self._interner, user_nid, now_ms, selector)
+        updated = list_presence_changed(txn, since, job.now) if job.changed is None else job.changed.presence
+        return read_presence(txn, self._interner, user_nid, updated, company, now_ms, selector)
 
 
 def _likeness(job: Job, unread: Unread) -> Hashable | None:

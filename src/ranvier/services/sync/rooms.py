@@ -1,6 +1,6 @@
 """The rooms of a response: which of them, and what of each, for one user."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -14,7 +14,9 @@ from ranvier.services.rooms.aggregations import Aggregations
 from ranvier.services.rooms.showing import Frame
 from ranvier.services.rooms.sight import Standpoint, Viewer, find_standpoint
 from ranvier.services.sync.answers import (
+    NO_EXTRAS,
     Part,
+    Pieces,
     Reading,
     RoomExtras,
     events_object,
@@ -23,7 +25,7 @@ from ranvier.services.sync.answers import (
     left_section,
     room_map,
 )
-from ranvier.services.sync.entries import Device
+from ranvier.services.sync.entries import Device, Entry
 from ranvier.services.sync.ephemeral import Receipts, receipt_contents
 from ranvier.services.sync.members_sent import Member
 from ranvier.services.sync.own import Shown, account_data_events, read_account_data, read_wanted
@@ -33,7 +35,7 @@ from ranvier.services.sync.slices import ANYBODY, Slice, Slices
 from ranvier.services.sync.standing import Plan, Standing, plan_first, plan_next
 from ranvier.services.sync.sticky import StickyQuestion
 from ranvier.services.sync.timelines import Window
-from ranvier.services.sync.unread import Unread, encode_unread, read_unread
+from ranvier.services.sync.unread import NONE_UNREAD, Unread, encode_unread, read_unread
 from ranvier.store.database import ReadTxn
 from ranvier.store.tables.account_data import GLOBAL, AccountData
 from ranvier.store.tables.interned import Interner
@@ -96,25 +98,19 @@ class RoomsReader:
         if asked.request.since is None:
             joined += self._first_slices(txn, asked, plan.new, first)
         else:
-            if asked.request.full_state and profile.lazy:
-                joined = self._slices.with_own_member(txn, joined, asked.requester, profile)
             joined += self._own_slices(txn, asked, plan.new)
         left = self._own_slices(txn, asked, plan.left)
-        if any(not part.timeline for part in left):
-            left = self._slices.with_own_member(txn, left, asked.requester, profile, (LEAVE, BAN))
         if asked.changed is None or asked.changed.user:
             rooms = frozenset(part.window.room_nid for part in joined)
             unread = read_unread(txn, ((asked.requester.user_nid, rooms),))
-        reading = self._reading(txn, asked, [*joined, *left])
+        reading = self._reading(txn, asked, joined, left)
         sections, members = self._joined_sections(txn, asked, joined, own, unread, reading)
         rooms_told: list[Part] = [(b'"join"', room_map(sections))] if sections else []
         ignored = asked.standing.ignored
         shown = read_wanted(txn, self._interner, asked.requester.user_nid, plan.pending, ignored)
         rooms_told += self._pending_sections(txn, shown)
         if left:
-            gone = [
-                (part.room_id, left_section(part, reading, _extras(asked, part, own, {}))) for part in left
-            ]
+            gone = [(part.room_id, left_section(part, reading, _extras(asked, part, own))) for part in left]
             rooms_told.append((b'"leave"', room_map(gone)))
         parts: list[Part] = []
         if rooms_told:
@@ -177,34 +173,39 @@ class RoomsReader:
 
         Effects: `read` gets those that were not cached.
         """
-        profile = asked.request.profile
-        missing = [window for window in windows if window.room_nid not in asked.cached]
-        if missing:
-            read += self._slices.read(txn, missing, profile).values()
-        found = {**asked.cached, **{part.window.room_nid: part for part in read}}
+        profile, joined = asked.request.profile, asked.standing.joined
         parts: list[Slice] = []
-        partial: list[Window] = []
+        missing: list[Window] = []
         for window in windows:
-            part = found[window.room_nid]
-            came_at = live_order(asked.standing.joined[window.room_nid])
-            if part.reader == ANYBODY and part.begins_at < came_at:
-                partial.append(window)
+            part = asked.cached.get(window.room_nid)
+            if part is None or (
+                part.reader == ANYBODY and part.begins_at < live_order(joined[window.room_nid])
+            ):
+                missing.append(window)
             else:
                 parts.append(part)
-        if profile.lazy:
-            parts = self._slices.with_own_member(txn, parts, asked.requester, profile)
-        own = self._own_slices(txn, asked, partial)
-        read += own
-        return parts + own
+        if missing:
+            stretches = self._slices.stretches(txn, missing, profile)
+            early = {
+                window: stretch
+                for window, stretch in stretches.items()
+                if stretch.begins_at < live_order(joined[window.room_nid])
+            }
+            shared = {window: stretch for window, stretch in stretches.items() if window not in early}
+            read += self._slices.make(txn, shared, profile).values()
+            viewers = self._viewers(txn, asked, early)
+            read += self._slices.make_own(txn, early, viewers, profile).values()
+        return parts + read
 
     def _own_slices(self, txn: ReadTxn, asked: Asked, windows: Sequence[Window]) -> list[Slice]:
-        if not windows:
-            return []
-        room_ids = self._slices.room_ids(txn, [window.room_nid for window in windows])
-        viewers = {window: _viewer(txn, asked, window, room_ids[window.room_nid]) for window in windows}
+        viewers = self._viewers(txn, asked, windows)
         return list(self._slices.read_own(txn, viewers, asked.request.profile).values())
 
-    def _reading(self, txn: ReadTxn, asked: Asked, parts: Sequence[Slice]) -> Reading:
+    def _viewers(self, txn: ReadTxn, asked: Asked, windows: Collection[Window]) -> dict[Window, Viewer]:
+        room_ids = self._slices.room_ids(txn, [window.room_nid for window in windows])
+        return {window: _viewer(txn, asked, window, room_ids[window.room_nid]) for window in windows}
+
+    def _reading(self, txn: ReadTxn, asked: Asked, joined: Sequence[Slice], left: Sequence[Slice]) -> Reading:
         profile, requester = asked.request.profile, asked.requester
         now_ms = self._clock.now_ms()
         return Reading(
@@ -213,9 +214,25 @@ class RoomsReader:
             profile,
             now_ms,
             asked.standing.ignored,
-            self._bundles(txn, asked, parts, now_ms),
+            self._bundles(txn, asked, [*joined, *left], now_ms),
             frozenset() if profile.filter.state.include_redundant_members else asked.known_members,
+            self._own_members(txn, asked, joined, left),
         )
+
+    def _own_members(
+        self, txn: ReadTxn, asked: Asked, joined: Sequence[Slice], left: Sequence[Slice]
+    ) -> Mapping[int, Entry]:
+        """The user's own member events that are told in any case: full state has them even if it is lazy; and one ended
+        an invite to a room that this server is not in."""
+        requester, profile = asked.requester, asked.request.profile
+        told: dict[int, Entry] = {}
+        if profile.lazy and (asked.request.since is None or asked.request.full_state):
+            room_nids = {part.window.room_nid for part in joined}
+            told |= self._slices.own_members(txn, requester, room_nids, (JOIN,), profile)
+        if any(not part.timeline for part in left):
+            room_nids = {part.window.room_nid for part in left}
+            told |= self._slices.own_members(txn, requester, room_nids, (LEAVE, BAN), profile)
+        return told
 
     def _bundles(
         self, txn: ReadTxn, asked: Asked, parts: Sequence[Slice], now_ms: int
@@ -240,16 +257,18 @@ class RoomsReader:
         own: OwnChanges,
         unread: Unread,
         reading: Reading,
-    ) -> tuple[list[tuple[RoomID, bytes]], list[Member]]:
+    ) -> tuple[list[tuple[RoomID, Pieces]], list[Member]]:
         sticky = self._sticky(txn, asked, joined, reading)
         told = [part for part in joined if _has_news(part, own) or part.window.room_nid in sticky]
         room_nids = [part.window.room_nid for part in told]
         timeline = asked.request.profile.timeline
         counts = encode_unread(txn, unread, asked.requester.user_nid, room_nids, timeline)
-        sections: list[tuple[RoomID, bytes]] = []
+        personal = {*own.account_data, *own.receipts, *counts, *sticky}
+        sections: list[tuple[RoomID, Pieces]] = []
         members: list[Member] = []
-        for part in told:
-            body, brought = joined_section(part, reading, _extras(asked, part, own, counts, sticky))
+        for part, room_nid in zip(told, room_nids, strict=True):
+            extras = _extras(asked, part, own, counts, sticky) if room_nid in personal else NO_EXTRAS
+            body, brought = joined_section(part, reading, extras)
             sections.append((part.room_id, body))
             members += brought
         return sections, members
@@ -265,10 +284,11 @@ class RoomsReader:
                 by_since.setdefault(part.window.since or 0, []).append(part)
         found: dict[int, list[bytes]] = {}
         for since, parts in by_since.items():
-            shown = {entry.record.event_nid for part in parts for entry in part.timeline}
             rooms = [part.window.room_nid for part in parts]
             question = StickyQuestion(rooms, since, asked.standing.position, reading.ignored, reading.now_ms)
-            for one in self._slices.sticky(txn, question):
+            told = self._slices.sticky(txn, question)
+            shown = {entry.record.event_nid for part in parts for entry in part.timeline} if told else set()
+            for one in told:
                 if one.event.event_nid not in shown:
                     found.setdefault(one.event.room_nid, []).append(one.json)
         return found
@@ -280,7 +300,7 @@ class RoomsReader:
         rooms: list[Part] = []
         for name, state in ((b'"invite"', b"invite_state"), (b'"knock"', b"knock_state")):
             sections = [
-                (ids[one.room_nid], b'{"%b":%b}' % (state, events_object(one.events)))
+                (ids[one.room_nid], (b'{"%b":%b}' % (state, events_object(one.events)),))
                 for one in shown
                 if (one.membership == INVITE) == (state == b"invite_state")
             ]
@@ -359,7 +379,7 @@ def _extras(
     asked: Asked,
     part: Slice,
     own: OwnChanges,
-    counts: Mapping[int, bytes],
+    counts: Mapping[int, bytes] = {},
     sticky: Mapping[int, Sequence[bytes]] = {},
 ) -> RoomExtras:
     """What the user is told of one room besides what everybody is."""
@@ -369,7 +389,7 @@ def _extras(
     return RoomExtras(
         account_data_events(data, selector, part.room_id) if data else (),
         own.receipts.get(nid, {}),
-        counts.get(nid),
+        counts.get(nid, NONE_UNREAD),
         sticky.get(nid, ()),
     )
 

@@ -15,9 +15,6 @@ from ranvier.store.database import Hint, Kind
 
 MAX_BYTES: Final = 48 * 1024 * 1024
 
-_ENTRY_BYTES: Final = 1_500
-"""What an event of a slice takes besides its text, about."""
-
 _Key = tuple[Profile, int]
 """And whose it is."""
 
@@ -71,7 +68,7 @@ class SliceCache:
             return
         for (nid, reader), part in by_room.items():
             if nid not in changed.rooms:
-                size, key = _size(part), (profile, reader)
+                size, key = part.size, (profile, reader)
                 kept = self._rooms.setdefault(nid, {})
                 self._bytes += size - (kept[key][1] if key in kept else 0)
                 kept[key] = (part, size)
@@ -81,9 +78,3 @@ class SliceCache:
     def _drop(self, room_nid: int) -> None:
         for _, size in self._rooms.pop(room_nid, {}).values():
             self._bytes -= size
-
-
-def _size(part: Slice) -> int:
-    """About how much memory it takes, with what is encoded from it."""
-    text = sum(2 * len(entry.facts.head) + len(entry.before) for entry in (*part.timeline, *part.state))
-    return text + _ENTRY_BYTES * (len(part.timeline) + len(part.state) + len(part.members) + 1)

@@ -16,6 +16,7 @@ from ranvier.services.rooms.presenting import Presenting
 from ranvier.services.rooms.sight import Sight, Viewer
 from ranvier.services.sync.entries import Device, Entry, make_state_entry, make_timeline_entry
 from ranvier.services.sync.ephemeral import Receipts, read_ephemeral
+from ranvier.services.sync.members_sent import Member
 from ranvier.services.sync.request import Profile
 from ranvier.services.sync.state_changes import MEMBER, StateChange, StateChanges
 from ranvier.services.sync.sticky import StickyQuestion, ToldSticky, read_sticky
@@ -34,8 +35,25 @@ MAX_ROOM_IDS: Final = 100_000
 """Kept in memory; beyond that they are read anew."""
 
 
+ENTRY_BYTES: Final = 1_500
+"""What an event of a slice takes besides its text, about."""
+
 ANYBODY: Final = 0
 """No user_nid: whoever was joined all through."""
+
+
+class Encoded:
+    """What was joined from the parts of a slice before, to be used again: see `answers`."""
+
+    __slots__ = ("ephemeral", "state", "tails", "timelines")
+
+    def __init__(self) -> None:
+        # For one of its senders, or all others; and when (ms).
+        self.timelines: dict[Device | None, tuple[int, bytes]] = {}
+        # For who knows no members, and those that it brings.
+        self.state: tuple[bytes, Sequence[Member]] | None = None
+        self.ephemeral: bytes | None = None  # without what is private
+        self.tails: dict[UserID | None, bytes] = {}  # for one of the heroes, or all others
 
 
 class Slice(msgspec.Struct, frozen=True):
@@ -57,8 +75,9 @@ class Slice(msgspec.Struct, frozen=True):
     joined: frozenset[UserID]  # since the window's beginning
     left: frozenset[UserID]
     has_relations: bool  # whether anything relates to the events of a limited timeline
-    # What was joined from these before, to be used again: see `answers`.
-    encoded: dict[object, tuple[int, bytes]]
+    begins_at: int  # the order of the first event of the timeline
+    size: int  # bytes of memory that it takes, about
+    encoded: "Encoded"
 
     def has_member(self, event_nid: int) -> bool:
         """Whether a member event is among what is told."""
@@ -70,11 +89,6 @@ class Slice(msgspec.Struct, frozen=True):
     def is_impersonal(self) -> bool:
         """Whether everybody is told the same: none is left out of heroes, and none learns of comings."""
         return self.summary is None and not self.has_relations and not (self.joined or self.left)
-
-    @property
-    def begins_at(self) -> int:
-        """The order of the first event of the timeline."""
-        return self.timeline[0].record.room_order or 0 if self.timeline else END_OF_TIMELINE
 
     @property
     def is_empty(self) -> bool:
@@ -113,87 +127,100 @@ class Slices:
             self._room_ids = read if len(known) > MAX_ROOM_IDS else known | read
         return found
 
+    def stretches(self, txn: ReadTxn, windows: Collection[Window], profile: Profile) -> dict[Window, Stretch]:
+        """Where the windows' timelines end up. Cost: see `timelines`."""
+        room_ids = self.room_ids(txn, {window.room_nid for window in windows})
+        return read_stretches(txn, self._interner, windows, room_ids, profile)
+
     def read(self, txn: ReadTxn, windows: Collection[Window], profile: Profile) -> dict[Window, Slice]:
-        """The slices for users who are joined all through the windows.
+        """The slices for users who are joined all through the windows. Cost: see `make`."""
+        return self.make(txn, self.stretches(txn, windows, profile), profile)
+
+    def make(
+        self, txn: ReadTxn, stretches: Mapping[Window, Stretch], profile: Profile
+    ) -> dict[Window, Slice]:
+        """The slices of these timelines, for users who are joined all through the windows.
 
         Cost: some ten queries for all windows together.
         """
-        room_ids = self.room_ids(txn, {window.room_nid for window in windows})
-        stretches = read_stretches(txn, self._interner, windows, room_ids, profile)
+        if not stretches:
+            return {}
         changes = self._changes.read(txn, stretches, profile)
-        return self._finish(txn, stretches, changes, room_ids, profile, {}, ANYBODY)
+        return self._finish(txn, stretches, changes, profile, {}, ANYBODY)
 
     def read_own(
         self, txn: ReadTxn, viewers: Mapping[Window, Viewer], profile: Profile
     ) -> dict[Window, Slice]:
-        """The slices for one user, who was not joined all through the windows: with what that user may see.
+        """The slices for one user, who was not joined all through the windows. Cost: see `make_own`."""
+        return self.make_own(txn, self.stretches(txn, viewers.keys(), profile), viewers, profile)
 
-        Cost: as `read`, and what `Sight.visible` costs a room.
+    def make_own(
+        self,
+        txn: ReadTxn,
+        stretches: Mapping[Window, Stretch],
+        viewers: Mapping[Window, Viewer],
+        profile: Profile,
+    ) -> dict[Window, Slice]:
+        """The slices of these timelines for one user, who was not joined all through the windows: with what that user
+        may see.
+
+        Cost: as `make`, and what `Sight.visible_in_rooms` costs.
         """
-        room_ids = self.room_ids(txn, {window.room_nid for window in viewers})
-        stretches = read_stretches(txn, self._interner, list(viewers), room_ids, profile)
-        seen: dict[int, str] = {}
-        for window, stretch in stretches.items():
-            visible = self._sight.visible(txn, viewers[window], stretch.records)
-            seen |= visible
-            kept = [record for record in stretch.records if record.event_nid in visible]
-            shown = tuple(self._presenting.without_erased(txn, kept, visible))
-            stretches[window] = msgspec.structs.replace(stretch, records=shown)
-        reader = next((viewer.requester for viewer in viewers.values()), None)
-        changes = self._changes.read(txn, stretches, profile, None if reader is None else reader.user_id)
+        if not viewers:
+            return {}
+        requester = next(iter(viewers.values())).requester
+        rooms = [(viewers[window].standpoint, stretch.records) for window, stretch in stretches.items()]
+        seen = self._sight.visible_in_rooms(txn, requester.user_id, rooms)
+        visible = [
+            record for stretch in stretches.values() for record in stretch.records if record.event_nid in seen
+        ]
+        told = {record.event_nid: record for record in self._presenting.without_erased(txn, visible, seen)}
+        shown = {
+            window: msgspec.structs.replace(
+                stretch,
+                records=tuple(
+                    [told[record.event_nid] for record in stretch.records if record.event_nid in told]
+                ),
+            )
+            for window, stretch in stretches.items()
+        }
+        changes = self._changes.read(txn, shown, profile, requester.user_id)
         for window, viewer in viewers.items():
             if viewer.standpoint.joined_until == NEVER_JOINED:
                 # Who never was in the room sees nothing of its state but what they may see of its timeline.
                 changes[window] = changes[window].only(seen)
-        nid = ANYBODY if reader is None else reader.user_nid
-        return self._finish(txn, stretches, changes, room_ids, profile, seen, nid)
+        return self._finish(txn, shown, changes, profile, seen, requester.user_nid)
 
     def sticky(self, txn: ReadTxn, asked: StickyQuestion) -> Sequence[ToldSticky]:
         """Sticky events of joined rooms, whoever showed them before. Cost: 1 or 2 queries."""
         return read_sticky(txn, self._presenting, asked)
 
-    def with_own_member(
+    def own_members(
         self,
         txn: ReadTxn,
-        parts: Sequence[Slice],
         requester: Requester,
+        room_nids: Collection[int],
+        memberships: Collection[str],
         profile: Profile,
-        memberships: Collection[str] = (JOIN,),
-    ) -> list[Slice]:
-        """The slices with the user's own member event of one of these memberships: which a full state has even
-        if it is lazy, and which ended an invite to a room that this server is not in.
-
-        Cost: 2 queries for all.
-        """
+    ) -> dict[int, Entry]:
+        """The user's own member events of these memberships, by room. Cost: 2 queries."""
         own = list_rooms_of_user(txn, requester.user_nid, memberships)
-        nids = {one.room_nid: one.event_nid for one in own}
-        wanted = {
-            part.window.room_nid: nids[part.window.room_nid]
-            for part in parts
-            if part.window.room_nid in nids and not part.has_member(nids[part.window.room_nid])
-        }
-        records = list_events(txn, wanted.values())
-        entries = {
+        records = list_events(txn, [one.event_nid for one in own if one.room_nid in room_nids])
+        return {
             facts.record.room_nid: make_state_entry(facts, profile)
             for facts in self._presenting.facts(txn, list(records.values()), with_replaced=False)
         }
-        return [
-            _with_member(part, entries[part.window.room_nid], profile)
-            if part.window.room_nid in entries
-            else part
-            for part in parts
-        ]
 
     def _finish(
         self,
         txn: ReadTxn,
         stretches: Mapping[Window, Stretch],
         changes: Mapping[Window, StateChange],
-        room_ids: Mapping[int, RoomID],
         profile: Profile,
         seen: Mapping[int, str],
         reader: int,
     ) -> dict[Window, Slice]:
+        room_ids = self.room_ids(txn, [window.room_nid for window in stretches])
         summaries, heroes = read_summaries(txn, self._interner, changes)
         timeline = self._timeline_entries(txn, stretches, profile, seen)
         state = self._state_entries(txn, changes, heroes, room_ids, profile)
@@ -214,8 +241,8 @@ class Slices:
                 senders=frozenset([entry.sender for entry in entries if entry.sender is not None]),
                 limited=stretch.limited,
                 prev_order=stretch.prev_order,
-                state=[state[nid] for nid in change.state.values() if nid in state],
-                members=[state[nid] for nid in members.values() if nid in state],
+                state=(before := [state[nid] for nid in change.state.values() if nid in state]),
+                members=(some := [state[nid] for nid in members.values() if nid in state]),
                 removed=[slot for slot, (_, after) in change.changed.items() if after is None],
                 summary=summaries.get(window),
                 typing=typing_events.get(window),
@@ -223,7 +250,9 @@ class Slices:
                 joined=joined,
                 left=left,
                 has_relations=stretch.limited and window.room_nid in related,
-                encoded={},
+                begins_at=entries[0].record.room_order or 0 if entries else END_OF_TIMELINE,
+                size=_size(entries, before, some),
+                encoded=Encoded(),
             )
         return slices
 
@@ -311,15 +340,15 @@ class Slices:
         return found
 
 
+def _size(timeline: Sequence[Entry], state: Sequence[Entry], members: Sequence[Entry]) -> int:
+    """With what is encoded from it later."""
+    text = sum([len(entry.before) for entry in timeline]) + sum([len(entry.before) for entry in state])
+    return 3 * text + ENTRY_BYTES * (len(timeline) + len(state) + len(members) + 1)
+
+
 def _list_related(txn: ReadTxn, stretches: Mapping[Window, Stretch]) -> set[int]:
     """The rooms in which something relates to an event of a limited timeline."""
     event_ids = [
         record.event_id for stretch in stretches.values() if stretch.limited for record in stretch.records
     ]
     return list_rooms_related(txn, event_ids) if event_ids else set()
-
-
-def _with_member(part: Slice, entry: Entry, profile: Profile) -> Slice:
-    if profile.lazy:
-        return msgspec.structs.replace(part, members=[*part.members, entry])
-    return msgspec.structs.replace(part, state=[*part.state, entry])

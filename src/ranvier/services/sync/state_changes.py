@@ -9,7 +9,7 @@ Spec: client-server API, "Syncing"; GET /sync, `state` and `state_after`.
 """
 
 from collections import OrderedDict
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -25,6 +25,9 @@ from ranvier.store.tables.state_nodes import NodeCache, SnapshotNodes
 
 MAX_ROOTS: Final = 2_000
 """States whose entries without members are kept."""
+
+ROOTS_AT_ONCE: Final = 50
+"""States that are read together; each may have the members of a large room."""
 
 MEMBER: Final = "m.room.member"
 
@@ -71,50 +74,47 @@ class StateChanges:
         bases = _roots(
             txn, ((window.room_nid, window.since) for window in stretches if window.since is not None)
         )
-        found: dict[Window, StateChange] = {}
-        shown = self._shown_slots(txn, stretches, own) if profile.lazy else {}
+        planned: dict[Window, _Roots] = {}
         for window, stretch in stretches.items():
             end = ends[(window.room_nid, window.until)]
             base = state_map.EMPTY if window.since is None else bases[(window.room_nid, window.since)]
             start = end if profile.state_after else _start_root(window, stretch, profile, base, end)
-            roots = _Roots(base, start, end)
-            told = self._told(txn, nodes, window, roots, lazy=profile.lazy)
-            if not profile.state_after and start != end:
-                told |= _corrections(state_map.difference(nodes, (start, end)), stretch)
-            members = state_map.get_many(nodes, start, shown[window]) if shown.get(window) else {}
+            planned[window] = _Roots(base, start, end)
+        wanted = {roots.start for window, roots in planned.items() if window.full_state}
+        full = self._full_states(txn, nodes, wanted, without_members=profile.lazy)
+        found: dict[Window, StateChange] = {}
+        shown = self._shown_slots(txn, stretches, own) if profile.lazy else {}
+        for window, stretch in stretches.items():
+            roots = planned[window]
+            told = dict(full[roots.start]) if window.full_state else _changed_state(nodes, roots)
+            if not profile.state_after and roots.start != roots.end:
+                told |= _corrections(state_map.difference(nodes, (roots.start, roots.end)), stretch)
+            members = state_map.get_many(nodes, roots.start, shown[window]) if shown.get(window) else {}
             changed = _NOTHING
-            if window.since is not None and base != end:
-                changed = state_map.difference(nodes, (base, end))
+            if window.since is not None and roots.base != roots.end:
+                changed = state_map.difference(nodes, (roots.base, roots.end))
             found[window] = StateChange(
                 told, {slot: nid for slot, nid in members.items() if slot not in told}, changed
             )
         return found
 
-    def _told(
-        self, txn: ReadTxn, nodes: SnapshotNodes, window: Window, roots: "_Roots", *, lazy: bool
-    ) -> dict[int, int]:
-        """All state at the start, or what changed up to there: slot -> event."""
-        if window.full_state:
-            return dict(self._entries(txn, nodes, roots.start, without_members=lazy))
-        if roots.start == roots.base:
-            return {}
-        pairs = state_map.difference(nodes, (roots.base, roots.start))
-        return {slot: new for slot, (_, new) in pairs.items() if new is not None}
-
-    def _entries(
-        self, txn: ReadTxn, nodes: SnapshotNodes, root: int, *, without_members: bool
-    ) -> Mapping[int, int]:
+    def _full_states(
+        self, txn: ReadTxn, nodes: SnapshotNodes, roots: Collection[int], *, without_members: bool
+    ) -> Mapping[int, Mapping[int, int]]:
+        """The entries of states, by root. Cost: some queries for every ROOTS_AT_ONCE that are not in memory."""
         if not without_members:
-            return state_map.to_dict(nodes, root)
-        few = self._few.get(root)
-        if few is None:
-            entries = state_map.to_dict(nodes, root)
-            names = list_state_keys(txn, self._interner, entries)
-            few = {slot: nid for slot, nid in entries.items() if names[slot][0] != MEMBER}
-            self._few[root] = few
-            while len(self._few) > MAX_ROOTS:
-                self._few.popitem(last=False)
-        return few
+            return {root: state_map.to_dict(nodes, root) for root in roots}
+        found = {root: few for root in roots if (few := self._few.get(root)) is not None}
+        missing = [root for root in roots if root not in found]
+        for start in range(0, len(missing), ROOTS_AT_ONCE):
+            states = state_map.to_dicts(nodes, missing[start : start + ROOTS_AT_ONCE])
+            names = list_state_keys(txn, self._interner, set().union(*states.values()))
+            for root, entries in states.items():
+                few = {slot: nid for slot, nid in entries.items() if names[slot][0] != MEMBER}
+                found[root] = self._few[root] = few
+        while len(self._few) > MAX_ROOTS:
+            self._few.popitem(last=False)
+        return found
 
     def _shown_slots(
         self, txn: ReadTxn, stretches: Mapping[Window, Stretch], own: UserID | None
@@ -148,6 +148,14 @@ def _roots(txn: ReadTxn, wanted: Iterable[tuple[int, int]]) -> dict[tuple[int, i
         for position, room_nids in by_position.items()
         for room_nid, root in list_roots_at(txn, room_nids, position).items()
     }
+
+
+def _changed_state(nodes: SnapshotNodes, roots: _Roots) -> dict[int, int]:
+    """What changed up to where the state that is told begins to hold: slot -> event."""
+    if roots.start == roots.base:
+        return {}
+    pairs = state_map.difference(nodes, (roots.base, roots.start))
+    return {slot: new for slot, (_, new) in pairs.items() if new is not None}
 
 
 def _start_root(window: Window, stretch: Stretch, profile: Profile, base: int, end: int) -> int:

@@ -3,12 +3,10 @@
 How a message comes out: docs/adr/0002-main-job.md. Requests that are awake at the same time are read together.
 """
 
-from functools import partial
-
 import msgspec
 
 from ranvier.io.clock import Clock
-from ranvier.services.changes import NOTHING, Waiters, settle
+from ranvier.services.changes import NOTHING, Waiters, wait_for_news
 from ranvier.services.requester import Requester
 from ranvier.services.sync.batches import Batches
 from ranvier.services.sync.clients import Client, Standings
@@ -79,22 +77,26 @@ class Sync:
     ) -> Result:
         """The first result with something to tell, or at the end one without."""
         deadline = self._clock.monotonic() + request.timeout_ms / 1000
+        seen = since
         while True:
             standing = await self._standings.read(client)
+            result = Result(standing, None)
+            changed = self._standings.changed(client, seen)
+            if changed != NOTHING:
+                if seen != since:
+                    changed = self._standings.changed(client, since)
+                job = Job(client.requester, request, standing, changed, known_members, client.keys_told)
+                result = await self._batches.run(job)
+            remaining = deadline - self._clock.monotonic()
+            if result.body is not None or remaining <= 0 or self._waiters.is_closed:
+                return result
+            if changed != NOTHING:
+                # Of all that happened nothing is for this client. More may have happened meanwhile.
+                seen = standing.position
+                continue
+            # RACE: no await since it was seen that nothing changed.
             with self._standings.subscription(client).wakeup() as woken:
-                changed = self._standings.changed(client, since)
-                result = Result(standing, None)
-                if changed != NOTHING:
-                    job = Job(client.requester, request, standing, changed, known_members, client.keys_told)
-                    result = await self._batches.run(job)
-                remaining = deadline - self._clock.monotonic()
-                if result.body is not None or remaining <= 0 or self._waiters.is_closed:
-                    return result
-                timer = self._clock.call_later(remaining, partial(settle, woken))
-                try:
-                    await woken
-                finally:
-                    timer.cancel()
+                await wait_for_news(woken, self._clock, remaining)
 
     def _known_members(self, requester: Requester, request: SyncRequest) -> frozenset[Member]:
         if not request.profile.lazy:

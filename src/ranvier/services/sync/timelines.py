@@ -17,7 +17,7 @@ from ranvier.store.database import ReadTxn
 from ranvier.store.tables import edges, timeline
 from ranvier.store.tables.events import EventRecord, list_events
 from ranvier.store.tables.interned import Interner, find_user_nids, list_user_ids
-from ranvier.store.tables.timeline import START_OF_TIMELINE, TimelineFilter, live_order
+from ranvier.store.tables.timeline import END_OF_TIMELINE, START_OF_TIMELINE, TimelineFilter, live_order
 
 CHUNK: Final = 100
 """Events that are looked at in one go when a filter decides in memory."""
@@ -42,6 +42,11 @@ class Stretch(msgspec.Struct, frozen=True):
     records: tuple[EventRecord, ...]
     limited: bool  # the window has more, or the timeline has a gap there
     prev_order: int  # from here one goes on backwards
+
+    @property
+    def begins_at(self) -> int:
+        """The order of the first event."""
+        return self.records[0].room_order or 0 if self.records else END_OF_TIMELINE
 
 
 def read_stretches(

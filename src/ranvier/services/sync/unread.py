@@ -35,10 +35,13 @@ def read_unread(txn: ReadTxn, wanted: Iterable[tuple[int, frozenset[int]]]) -> U
 def encode_unread(
     txn: ReadTxn, unread: Unread, user_nid: int, room_nids: Collection[int], timeline: EventSelector
 ) -> dict[int, bytes]:
-    """room_nid -> the members of the room's section. Cost: 1 query if threads are unread and asked about."""
+    """room_nid -> the members of the room's section, where anything is unread; elsewhere they are NONE_UNREAD.
+
+    Cost: 1 query if threads are unread and asked about.
+    """
     with_threads = timeline.unread_thread_notifications
     counts = {nid: one for nid in room_nids if (one := unread.get((user_nid, nid))) is not None}
-    encoded = dict.fromkeys(room_nids, _NOTHING)
+    encoded: dict[int, bytes] = {}
     roots = {root for one in counts.values() for root in one.threads} if with_threads else set()
     names = list_event_ids(txn, roots) if roots else {}
     for nid, one in counts.items():
@@ -55,4 +58,4 @@ def _encode(counts: Counts) -> bytes:
     return b'{"highlight_count":%d,"notification_count":%d}' % (counts.highlight, counts.notify)
 
 
-_NOTHING: Final = b'"unread_notifications":' + _encode(Counts())
+NONE_UNREAD: Final = b'"unread_notifications":' + _encode(Counts())

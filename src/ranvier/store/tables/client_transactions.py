@@ -5,7 +5,7 @@ Index -> query: primary key -> find; event_nid -> the transaction id that a devi
 and expiry.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import msgspec
@@ -49,19 +49,24 @@ _OLDEST: Final = """
 _DELETE: Final = "DELETE FROM client_transactions WHERE event_nid <= :upto AND created_ms < :before_ms"
 
 
-def insert_transaction(
-    txn: WriteTxn, transaction: ClientTransaction, event_nid: int, created_ms: int
+def insert_transactions(
+    txn: WriteTxn, made: Sequence[tuple[ClientTransaction, int]], created_ms: int
 ) -> None:
-    """Note that the request made the event. Called by `append` alone, in the event's own transaction."""
-    txn.execute(
+    """Note which requests made which events (event_nid). Called by `append` alone, in the events' own transaction."""
+    txn.execute_many(
         _INSERT,
-        user_nid=transaction.user_nid,
-        device_id=transaction.device_id,
-        room_nid=transaction.room_nid,
-        request=transaction.request,
-        txn_id=transaction.txn_id,
-        event_nid=event_nid,
-        created_ms=created_ms,
+        [
+            {
+                "user_nid": transaction.user_nid,
+                "device_id": transaction.device_id,
+                "room_nid": transaction.room_nid,
+                "request": transaction.request,
+                "txn_id": transaction.txn_id,
+                "event_nid": event_nid,
+                "created_ms": created_ms,
+            }
+            for transaction, event_nid in made
+        ],
     )
 
 

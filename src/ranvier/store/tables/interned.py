@@ -9,6 +9,7 @@ hold what was rolled back.
 """
 
 from collections.abc import Callable, Collection, Hashable, Mapping
+from threading import Lock
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -26,13 +27,14 @@ MAX_NAMES: Final = 200_000
 class Names(Generic[N]):
     """Names of one kind and their numbers, both ways, bounded: the oldest goes first.
 
-    Any thread may look something up while one thread remembers.
+    Any thread may look something up and remember.
     """
 
     def __init__(self, max_names: int = MAX_NAMES) -> None:
         self._max_names = max_names
         self._numbers: dict[N, int] = {}
         self._names: dict[int, N] = {}
+        self._lock = Lock()  # of those who remember
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -45,13 +47,15 @@ class Names(Generic[N]):
 
     def remember(self, numbers: Mapping[N, int]) -> None:
         """Keep `numbers`, all of which a committed transaction wrote or a snapshot showed."""
-        for name, nid in numbers.items():
-            if name not in self._numbers:
-                self._numbers[name] = nid
-                self._names[nid] = name
-        while len(self._numbers) > self._max_names:
-            oldest = next(iter(self._numbers))
-            self._names.pop(self._numbers.pop(oldest), None)
+        new = {name: nid for name, nid in numbers.items() if name not in self._numbers}
+        if not new:
+            return
+        with self._lock:
+            self._numbers.update(new)
+            self._names.update((nid, name) for name, nid in new.items())
+            while len(self._numbers) > self._max_names:
+                oldest = next(iter(self._numbers))
+                self._names.pop(self._numbers.pop(oldest), None)
 
 
 class Interned(msgspec.Struct, frozen=True):

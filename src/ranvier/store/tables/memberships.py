@@ -187,10 +187,15 @@ _SHARED_ROOMS: Final = """
     'join'
     LIMIT :limit
 """
+# By the rooms of each, up to the first that is the user's as well. The other way, or by pairs (which `+` keeps
+# engines from), it would cost the user's rooms times `among`.
 _SHARING_AMONG: Final = """
-    SELECT DISTINCT b.user_nid FROM memberships b JOIN memberships a ON a.room_nid = b.room_nid
-    WHERE b.user_nid IN (:among[]) AND b.membership = 'join' AND a.user_nid = :user_nid AND a.membership =
-    'join'
+    SELECT u.user_nid FROM users u WHERE u.user_nid IN (:among[]) AND EXISTS (
+        SELECT 1 FROM memberships b
+        WHERE b.user_nid = u.user_nid AND b.membership = 'join' AND +b.room_nid IN (
+            SELECT a.room_nid FROM memberships a WHERE a.user_nid = :user_nid AND a.membership = 'join'
+        )
+    )
 """
 _MOVED: Final = """
     SELECT b.user_nid, b.membership FROM memberships a

@@ -1,8 +1,9 @@
 """Unread counts, and which events notified whom: what push rules made of events, and up to where users have read.
 
-Tables: notifying_events, counted_rooms, user_notifications, read_marks. Owner: services.push.
+Tables: notifying_events, counted_rooms, quiet_rooms, user_notifications, read_marks. Owner: services.push.
 Growth: one row for an event that notifies; one for each user and room that an event means something else to; one
-for each time that a user joins or leaves; one for each user, room and thread that was read.
+for each time that a user joins or leaves; one for each user, room and thread that was read; one for each room that a
+user mutes.
 Index -> query: the primary keys -> everything, by room and event or by user and room; in_threads -> counts of
 threads; user_notifications_by_event -> what a redacted event meant.
 
@@ -13,6 +14,11 @@ read is a difference of two ordinals: the room's newest, and that of where the u
 
 **Whom it counts for.** counted_rooms tells from which event on a user counts them: those after joining. Who
 leaves counts nothing any more, and who comes back begins anew.
+
+**Who mutes a room**, or is told of mentions alone, counts none of its events: else each would cost a row for each of
+those users. While a room is quiet to a user (quiet_rooms) there is no row of counted_rooms, and the user has a row of
+user_notifications for whatever notifies all the same. When a room becomes quiet, what is unread until then is kept as
+such rows. When it is quiet no more, the user counts from there on, as who joins.
 
 **Where one user differs** (a mention, other rules), user_notifications has a row for the event and the user.
 `correction` is what it adds to the shared count: 1 where only this user is notified, -1 where only this user is
@@ -55,7 +61,6 @@ class UserOutcome(msgspec.Struct, frozen=True):
     notify: bool
     highlight: bool
     actions: str  # JSON, an array
-    is_counting: bool = True  # the user was joined before the event; False: is invited by it
 
 
 class NotifyingEvent(msgspec.Struct, frozen=True):
@@ -64,7 +69,7 @@ class NotifyingEvent(msgspec.Struct, frozen=True):
     event_nid: int
     thread_nid: int
     actions: str | None  # of whoever counts the room's events and is not in `others`; None: does not notify
-    others: Mapping[int, UserOutcome]  # by user_nid
+    others: Mapping[int, UserOutcome]  # by user_nid; those to whom the room is quiet: if it notifies
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -99,6 +104,12 @@ class Notified(msgspec.Struct, frozen=True):
     is_read: bool
 
 
+ALL_ROOMS: Final = ""
+"""As a room that is quiet."""
+
+MAX_KEPT: Final = 10_000
+"""Unread events of a room that becomes quiet, the newest: no count goes beyond that."""
+
 MAX_RENUMBERED: Final = 10_000
 """Events behind a redacted one whose ordinals are set anew."""
 
@@ -127,9 +138,33 @@ _RENUMBER: Final = """
 _DELETE_EVENT: Final = "DELETE FROM notifying_events WHERE room_nid = :room_nid AND event_nid = :event_nid"
 _DELETE_USERS: Final = "DELETE FROM user_notifications WHERE room_nid = :room_nid AND event_nid = :event_nid"
 _STOP: Final = "DELETE FROM counted_rooms WHERE user_nid = :user_nid AND room_nid = :room_nid"
-_START: Final = """
-    INSERT INTO counted_rooms (user_nid, room_nid, after_nid) VALUES (:user_nid, :room_nid, :after_nid)
+_IS_QUIET: Final = """EXISTS (
+    SELECT 1 FROM quiet_rooms q JOIN rooms r ON r.room_nid = {room_nid}
+    WHERE q.user_nid = :user_nid AND q.room_id IN (r.room_id, '')
+)"""
+_START: Final = f"""
+    INSERT INTO counted_rooms (user_nid, room_nid, after_nid)
+    SELECT CAST(:user_nid AS BIGINT), CAST(:room_nid AS BIGINT), CAST(:after_nid AS BIGINT)
+    WHERE NOT {_IS_QUIET.format(room_nid=":room_nid")}
 """
+_START_AGAIN: Final = f"""
+    INSERT INTO counted_rooms (user_nid, room_nid, after_nid)
+    SELECT m.user_nid, m.room_nid, CAST(:after_nid AS BIGINT) FROM memberships m
+    WHERE m.user_nid = :user_nid AND m.membership = 'join' AND NOT {_IS_QUIET.format(room_nid="m.room_nid")}
+    ON CONFLICT (user_nid, room_nid) DO NOTHING
+"""  # noqa: S608
+_COUNTED: Final = """
+    SELECT user_nid, after_nid FROM counted_rooms WHERE room_nid = :room_nid AND user_nid IN (:user_nids[])
+"""
+_INSERT_QUIET: Final = """
+    INSERT INTO quiet_rooms (user_nid, room_id) VALUES (:user_nid, :room_id)
+    ON CONFLICT (user_nid, room_id) DO NOTHING
+"""
+_DELETE_QUIET: Final = "DELETE FROM quiet_rooms WHERE user_nid = :user_nid AND room_id = :room_id"
+_COUNTED_AND_QUIET: Final = f"""
+    SELECT o.room_nid, o.after_nid FROM counted_rooms o
+    WHERE o.user_nid = :user_nid AND {_IS_QUIET.format(room_nid="o.room_nid")}
+"""  # noqa: S608
 _MARK: Final = """
     INSERT INTO read_marks (user_nid, room_nid, thread_nid, read_nid)
     VALUES (:user_nid, :room_nid, :thread_nid, :read_nid)
@@ -156,6 +191,29 @@ _UNREAD: Final = """
             AND m.thread_nid IN (-1, {event}.thread_nid) AND m.read_nid >= {event}.event_nid
     )
 """
+_CORRECT: Final = """
+    UPDATE user_notifications SET correction = correction + 1
+    WHERE user_nid = :user_nid AND room_nid = :room_nid AND event_nid > :after_nid AND EXISTS (
+        SELECT 1 FROM notifying_events n
+        WHERE n.room_nid = user_notifications.room_nid AND n.event_nid = user_notifications.event_nid
+    )
+"""
+_DROP_MEANINGLESS: Final = """
+    DELETE FROM user_notifications
+    WHERE user_nid = :user_nid AND room_nid = :room_nid AND correction = 0 AND actions = '[]'
+"""
+_KEEP_UNREAD: Final = f"""
+    INSERT INTO user_notifications (user_nid, room_nid, event_nid, thread_nid, correction, is_highlight, actions)
+    SELECT CAST(:user_nid AS BIGINT), n.room_nid, n.event_nid, n.thread_nid, 1, 0, n.actions
+    FROM notifying_events n
+    WHERE n.room_nid = :room_nid AND n.event_nid > :after_nid
+        AND {_UNREAD.format(user=":user_nid", event="n")}
+        AND NOT EXISTS (
+            SELECT 1 FROM user_notifications u
+            WHERE u.user_nid = :user_nid AND u.room_nid = n.room_nid AND u.event_nid = n.event_nid
+        )
+    ORDER BY n.event_nid DESC LIMIT :limit
+"""  # noqa: S608
 _READ_UP_TO: Final = """
     COALESCE((
         SELECT m.read_nid FROM read_marks m
@@ -206,7 +264,7 @@ _NOTIFIED_OLDEST_FIRST: Final = _NOTIFIED + "ORDER BY x.event_nid LIMIT :limit"
 
 
 def start_counting(txn: WriteTxn, room_nid: int, user_nid: int, after_nid: int) -> None:
-    """A local user joined by the event `after_nid`: what comes after it counts."""
+    """A local user joined by the event `after_nid`: what comes after it counts, unless the room is quiet."""
     stop_counting(txn, room_nid, user_nid)
     txn.execute(_START, user_nid=user_nid, room_nid=room_nid, after_nid=after_nid)
 
@@ -217,10 +275,36 @@ def stop_counting(txn: WriteTxn, room_nid: int, user_nid: int) -> None:
     txn.execute(_DROP_DIFFERENCES, user_nid=user_nid, room_nid=room_nid)
 
 
+def change_quiet_rooms(
+    txn: WriteTxn, user_nid: int, before: Collection[str], after: Collection[str], position: int
+) -> None:
+    """The user's rules make other rooms (ids, or ALL_ROOMS) quiet from a position on.
+
+    Cost: a statement for each room that differs, and a few for each that becomes quiet and is counted.
+    """
+    named = {"before": set(before) - set(after), "after": set(after) - set(before)}
+    for sql, room_ids in ((_DELETE_QUIET, named["before"]), (_INSERT_QUIET, named["after"])):
+        txn.execute_many(sql, [{"user_nid": user_nid, "room_id": room_id} for room_id in sorted(room_ids)])
+    if named["after"]:
+        for room_nid, after_nid in txn.all(_COUNTED_AND_QUIET, user_nid=user_nid):
+            _keep_unread(txn, user_nid, room_nid, after_nid)
+            txn.execute(_STOP, user_nid=user_nid, room_nid=room_nid)
+    if named["before"]:
+        txn.execute(_START_AGAIN, user_nid=user_nid, after_nid=position)
+
+
+def _keep_unread(txn: WriteTxn, user_nid: int, room_nid: int, after_nid: int) -> None:
+    """What a user counts of a room, in rows of its own."""
+    place = {"user_nid": user_nid, "room_nid": room_nid}
+    txn.execute(_CORRECT, **place, after_nid=after_nid)
+    txn.execute(_KEEP_UNREAD, **place, after_nid=after_nid, limit=MAX_KEPT)
+    txn.execute(_DROP_MEANINGLESS, **place)
+
+
 def insert_notifications(txn: WriteTxn, room_nid: int, events: Sequence[NotifyingEvent]) -> None:
     """Store what events mean, in the order of their numbers, in the transaction that appends them.
 
-    Cost: 2 statements, 1 more where the events mean something else to some.
+    Cost: 2 statements, 2 more where the events mean something else to some.
     """
     if any(event.actions is not None for event in events):
         ordinal = _ordinal_at(txn, room_nid, events[0].event_nid)
@@ -238,21 +322,38 @@ def insert_notifications(txn: WriteTxn, room_nid: int, events: Sequence[Notifyin
                     }
                 )
         txn.execute_many(_INSERT_EVENT, rows)
-    differences = [
-        {
-            "user_nid": user_nid,
-            "room_nid": room_nid,
-            "event_nid": event.event_nid,
-            "thread_nid": event.thread_nid,
-            "correction": outcome.notify - (event.actions is not None and outcome.is_counting),
-            "is_highlight": int(outcome.highlight),
-            "actions": outcome.actions if outcome.notify else NOTHING,
-        }
-        for event in events
-        for user_nid, outcome in event.others.items()
-    ]
+    differences = _list_differences(txn, room_nid, events)
     if differences:
         txn.execute_many(_INSERT_USER, differences)
+
+
+def _list_differences(
+    txn: ReadTxn, room_nid: int, events: Sequence[NotifyingEvent]
+) -> list[dict[str, object]]:
+    """The rows of those to whom events mean something else than what they count."""
+    users = {user_nid for event in events for user_nid in event.others}
+    since = {
+        user_nid: after_nid
+        for batch in in_batches(list(users))
+        for user_nid, after_nid in txn.all(_COUNTED, room_nid=room_nid, user_nids=batch)
+    }
+    rows: list[dict[str, object]] = []
+    for event in events:
+        for user_nid, outcome in event.others.items():
+            is_counted = event.actions is not None and event.event_nid > since.get(user_nid, event.event_nid)
+            if outcome.notify or outcome.highlight or is_counted:
+                rows.append(
+                    {
+                        "user_nid": user_nid,
+                        "room_nid": room_nid,
+                        "event_nid": event.event_nid,
+                        "thread_nid": event.thread_nid,
+                        "correction": outcome.notify - is_counted,
+                        "is_highlight": int(outcome.highlight),
+                        "actions": outcome.actions if outcome.notify else NOTHING,
+                    }
+                )
+    return rows
 
 
 def retract_notification(txn: WriteTxn, room_nid: int, event_nid: int) -> None:

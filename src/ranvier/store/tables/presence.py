@@ -2,7 +2,7 @@
 
 Table: presence. Owner: services.presence. Growth: one row a user.
 Index -> query: by_position -> what changed since P, for sync and other servers; not_offline -> who is to
-time out.
+time out, who is present.
 
 Spec: client-server API, "Presence"; server-server API, "Presence".
 """
@@ -32,6 +32,9 @@ class Presence(msgspec.Struct, frozen=True):
     is_local: bool
 
 
+MAX_LOOKED_AT: Final = 10_000
+"""Of those who are present: whether they share a room with somebody."""
+
 _COLUMNS: Final = "user_nid, state, status_msg, currently_active, last_active_ms, is_local"
 _SET: Final = f"""
     INSERT INTO presence ({_COLUMNS}, position)
@@ -51,6 +54,19 @@ _CHANGES: Final = f"""
 _IDLE: Final = f"""
     SELECT {_COLUMNS} FROM presence
     WHERE state <> 'offline' AND last_active_ms <= :before_ms ORDER BY last_active_ms LIMIT :limit
+"""  # noqa: S608
+# By the rooms of each who is present, up to the first that is the user's as well: see `memberships`, _SHARING_AMONG.
+_PRESENT: Final = f"""
+    SELECT {_COLUMNS} FROM (
+        SELECT {_COLUMNS} FROM presence WHERE state <> 'offline' ORDER BY last_active_ms DESC LIMIT {MAX_LOOKED_AT}
+    ) p
+    WHERE p.user_nid <> :user_nid AND EXISTS (
+        SELECT 1 FROM memberships b
+        WHERE b.user_nid = p.user_nid AND b.membership = 'join' AND +b.room_nid IN (
+            SELECT a.room_nid FROM memberships a WHERE a.user_nid = :user_nid AND a.membership = 'join'
+        )
+    )
+    ORDER BY p.last_active_ms DESC LIMIT :limit
 """  # noqa: S608
 
 
@@ -93,6 +109,14 @@ def list_presence_changes(txn: ReadTxn, since: int, up_to: int) -> list[Presence
 def list_idle(txn: ReadTxn, before_ms: int, limit: int) -> list[Presence]:
     """Users who are not offline and were last active before a time, longest first."""
     return [_presence(row) for row in txn.all(_IDLE, before_ms=before_ms, limit=limit)]
+
+
+def list_present(txn: ReadTxn, user_nid: int, limit: int) -> list[Presence]:
+    """Others who are not offline and share a joined room with the user; who was active last comes first.
+
+    Cost: the rooms of those who are present, each up to the first that they share.
+    """
+    return [_presence(row) for row in txn.all(_PRESENT, user_nid=user_nid, limit=limit)]
 
 
 def _presence(row: Row) -> Presence:
