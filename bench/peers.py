@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, Literal
@@ -75,8 +75,25 @@ async def running(name: Name, port: int) -> AsyncIterator[Peer]:
     """Start a server with an empty database and stop it in the end."""
     directory = Path(tempfile.mkdtemp(prefix=f"bench-{name}-"))
     command = await asyncio.to_thread(_ranvier if name == "ranvier" else _synapse, directory, port)
+    try:
+        async with started(name, port, directory, command) as peer:
+            yield peer
+    finally:
+        shutil.rmtree(directory)
+
+
+@asynccontextmanager
+async def running_ranvier(directory: Path, port: int, database: str) -> AsyncIterator[Peer]:
+    """Start Ranvier with its data in a directory that stays, and with the database of an URL; stop it in the end."""
+    async with started("ranvier", port, directory, _ranvier(directory, port, database)) as peer:
+        yield peer
+
+
+@asynccontextmanager
+async def started(name: Name, port: int, directory: Path, command: Sequence[str]) -> AsyncIterator[Peer]:
+    """Run a server's command on its core until it answers, and stop it in the end."""
     with (directory / "log").open("wb") as log:
-        started = time.perf_counter()
+        begin = time.perf_counter()
         process = subprocess.Popen(  # noqa: ASYNC220 - it does not block: the server starts by itself
             ["taskset", "-c", str(SERVER_CORE), *command],
             stdout=log,
@@ -86,11 +103,10 @@ async def running(name: Name, port: int) -> AsyncIterator[Peer]:
         )
     try:
         await _wait_for_answer(process, port, directory / "log")
-        yield Peer(name, port, process.pid, time.perf_counter() - started)
+        yield Peer(name, port, process.pid, time.perf_counter() - begin)
     finally:
         process.send_signal(signal.SIGTERM)
         await asyncio.to_thread(process.wait, 20)
-        shutil.rmtree(directory)
 
 
 def _environment() -> dict[str, str]:
@@ -98,11 +114,13 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
-def _ranvier(directory: Path, port: int) -> list[str]:
+def _ranvier(directory: Path, port: int, database: str = "sqlite:ranvier.db") -> list[str]:
     (directory / "ranvier.toml").write_text(
         f"""
         server_name = "bench"
         data_dir = "data"
+        [database]
+        url = "{database}"
         [[listeners]]
         bind = "127.0.0.1:{port}"
         [registration]

@@ -180,6 +180,72 @@ async def test_a_link_to_a_picture(website: Website, alice: User) -> None:
     assert answer["og:image:width"] == 30
 
 
+EMBED = (
+    '<link rel="alternate" type="application/json+oembed" href="/embed?a=1&amp;b"><p>You need JavaScript</p>'
+)
+
+EMBEDS = [
+    (
+        b"""{"type": "rich", "title": " Tea\\nat four", "provider_name": "Teahouse", "author_name": "Alice",
+        "html": "<blockquote><p>Bring <b>cake</b>.</p></blockquote><script>p()</script>", "width": null}""",
+        {
+            "og:title": "Tea at four",
+            "og:site_name": "Teahouse",
+            "og:type": "article",
+            "og:description": "Bring cake.",
+        },
+    ),
+    (b'{"type": "link", "author_name": "Alice"}', {"og:title": "Alice", "og:type": "website"}),
+    (b'{"type": ["link"], "title": {"a": 1}, "html": 5, "thumbnail_url": []}', {}),
+    (b'{"title": "\\ud800"}', {}),
+    (b'{"title": "T", "thumbnail_url": "http://10.0.0.1/a.png"}', {"og:title": "T"}),
+    (b'{"title": "T", "thumbnail_url": "file:///etc/passwd"}', {"og:title": "T"}),
+    (b'{"title": "' + b"x" * 300_000 + b'"}', {}),
+    (b"[" * 100_000, {}),
+    (b"<html>", {}),
+    (b"", {}),
+    (b"\xff", {}),
+]
+
+
+async def test_what_the_service_of_a_page_says_of_it(website: Website, alice: User) -> None:
+    for number, (embed, told) in enumerate(EMBEDS):
+        website.page("/embed?a=1&b", embed, "application/json")
+        answer = await preview(alice, website.page(f"/{number}", EMBED))
+        assert answer.json == {"og:description": "You need JavaScript"} | told, embed[:99]
+
+
+async def test_pictures_of_a_service(website: Website, alice: User) -> None:
+    website.page("/a.png", png(), "image/png")
+    for number, said in enumerate(('"thumbnail_url": "{}"', '"type": "photo", "url": "{}"')):
+        embed = '{"title": "T", ' + said.format(website.url("/a.png")) + "}"
+        website.page("/embed?a=1&b", embed, "application/json")
+        answer = (await preview(alice, website.page(f"/{number}", EMBED))).json
+        assert answer["og:image"].startswith("mxc://test/")
+        assert answer["og:image:width"] == 30
+
+
+async def test_a_service_is_not_asked_where_the_page_says_enough_nor_beyond_what_may_be_asked(
+    website: Website, alice: User
+) -> None:
+    titled = website.page("/titled", EMBED + '<meta property="og:title" content="T">')
+    assert (await preview(alice, titled)).json["og:title"] == "T"
+    assert website.asked == ["/titled"]
+    inside = Website()
+    inside.port = website.port
+    await inside.start("127.0.0.2")
+    inside.page("/secret", '{"title": "secret"}', "application/json")
+    for number, pattern in enumerate(PRIVATE):
+        target = pattern.format(port=website.port)
+        website.redirect("/away", target)
+        for place, href in (("direct", target), ("redirect", "/away")):
+            page = f'<title>T</title><link rel=alternate type="application/json+oembed" href="{href}">'
+            answer = await preview(alice, website.page(f"/{place}{number}", page))
+            assert answer.json == {"og:title": "T"}, target
+    assert inside.asked == []
+    await inside.stop()
+
+
 OTHER_TYPES = ["application/pdf", "application/octet-stream", "video/mp4", "", "x"]
 
 

@@ -1,5 +1,7 @@
 """What searches read and keep, on both engines."""
 
+from random import Random
+
 import pytest
 
 from ranvier.core.identifiers import UserID
@@ -71,6 +73,21 @@ async def test_strangers_are_found_in_open_rooms(db: Database, summary: RoomSumm
     assert list(await db.read(directory.search_users, 999, ["bob"])) == ([bob] if is_found else [])
 
 
+async def test_strangers_do_not_hide_those_in_a_room_with_the_searcher(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "MAX_CANDIDATES", 3)
+    room = await _members(db, ALICE, BOB)
+    strangers = [UserID(f"@stranger{number}:here") for number in range(5)]
+    other = await _members(db, *strangers, room_id="!other:here")
+    alice, bob = await room.user_nid(ALICE), await room.user_nid(BOB)
+    entries = [DirectoryEntry(bob, "Bob", None, ("anna", "bob"))]
+    entries += [DirectoryEntry(await other.user_nid(one), None, None, ("ann", "bob")) for one in strangers]
+    await db.write(directory.upsert_entries, entries)
+    for prefixes in (["a"], ["an", "b"]):
+        assert list(await db.read(directory.search_users, alice, prefixes)) == [bob], prefixes
+
+
 async def test_events_are_found_by_their_words(db: Database) -> None:
     kept = [
         Words(1, 10, ("a", "b")),
@@ -91,6 +108,39 @@ async def test_events_are_found_by_their_words(db: Database) -> None:
     assert await found("a", limit=1) == [12]
     await db.write(message_search.delete_words, kept[0])
     assert await found("b") == [12]
+
+
+async def test_the_newest_are_found_however_rooms_and_words_are_mixed(db: Database) -> None:
+    random = Random(5)
+    kept = []
+    for nid in range(1, 600):
+        # Some rooms are old, some busy, some empty; some words are everywhere, some never together.
+        room_nid = random.choice([1, 2, 2, 2, 3 if nid < 100 else 4, nid % 40 + 5])
+        words = {"all", *random.sample(["a", "b", "c", "d"], k=random.randrange(4))}
+        words |= {"early"} if nid < 300 else {"late"}
+        kept.append(Words(room_nid, nid, words))
+    await db.write(message_search.insert_words, kept)
+    for _ in range(120):
+        rooms_searched = random.sample(range(1, 60), k=random.choice([1, 3, 20, 50]))
+        words = random.sample(["all", "a", "b", "c", "early", "late", "never"], k=random.choice([1, 1, 2, 3]))
+        upto, limit = random.choice([50, 400, 1_000]), random.choice([1, 5, 60, 700])
+        expected = [
+            one.event_nid
+            for one in reversed(kept)
+            if one.room_nid in rooms_searched and one.event_nid <= upto and one.words.issuperset(words)
+        ][:limit]
+        found = await db.read(message_search.search_events, rooms_searched, words, upto=upto, limit=limit)
+        assert found == expected, (rooms_searched, words, upto, limit)
+
+
+async def test_a_search_reads_only_so_much(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(message_search, "MAX_READ", 50)
+    kept = [Words(nid % 2, nid, ("a", "b" if nid == 1 or nid > 180 else "c")) for nid in range(1, 200)]
+    await db.write(message_search.insert_words, kept)
+    found = await db.read(message_search.search_events, (0, 1), ("a", "b"), upto=999, limit=30)
+    assert found[:19] == list(range(199, 180, -1))
+    assert 1 not in found or len(found) == 20
+    assert await db.read(message_search.search_events, (), ("a",), upto=999, limit=5) == []
 
 
 async def test_what_is_to_be_searched(db: Database) -> None:

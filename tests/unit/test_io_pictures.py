@@ -2,13 +2,16 @@
 
 import asyncio
 import io
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 from PIL import Image
 
+from ranvier.io import picture_worker
 from ranvier.io.pictures import NoPicture, Picture, PictureProcesses, PictureTooLarge, Source
 
 
@@ -123,3 +126,36 @@ async def test_pages_are_read_there_too_however_hostile(pictures: PictureProcess
 def test_the_server_itself_does_without_parsers_of_hostile_files() -> None:
     program = "import sys, ranvier.app.build; sys.exit(any(m in sys.modules for m in ('lxml', 'PIL')))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def moving(size: int, count: int) -> bytes:
+    out = io.BytesIO()
+    frames = [Image.new("RGB", (size, size), (10 * number, 0, 0)) for number in range(count)]
+    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:], duration=50)
+    return out.getvalue()
+
+
+def frames_without_end(count: int) -> bytes:
+    """A GIF of 100 x 100 pixels whose frames have a pixel each."""
+    head = b"GIF89a" + b"\x64\x00\x64\x00" + b"\x80\x00\x00" + b"\x00\x00\x00\xff\xff\xff"
+    frame = b"\x2c\x00\x00\x00\x00\x01\x00\x01\x00\x00" + b"\x02\x02\x44\x01\x00"
+    return head + frame * count + b"\x3b"
+
+
+def test_what_moves_may_cost_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty frames of 40 x 40 pixels, and so many of 30 x 30, four times as dear."""
+    picture, work = moving(40, 20), 20 * (40 * 40 + 4 * 30 * 30)
+    for most, kind in ((work, "image/webp"), (work - 1, "image/png")):
+        monkeypatch.setattr(picture_worker, "MAX_ANIMATED_WORK", most)
+        answer, encoded = picture_worker.make_thumbnail(picture, (30, 30), crop=False, animated=True)
+        assert (answer, len(encoded) > 0) == ({"content_type": kind, "width": 30, "height": 30}, True)
+
+
+def test_counting_frames_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picture_worker, "MAX_ANIMATED_S", 0.1)
+    picture = frames_without_end(200_000)
+    before = time.process_time()
+    answer, encoded = picture_worker.make_thumbnail(picture, (30, 30), crop=False, animated=True)
+    assert (answer["content_type"], len(encoded) > 0) == ("image/png", True)
+    assert time.process_time() - before < 1
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)

@@ -23,6 +23,9 @@ MAX_TEXTS: Final = 200
 """Titles and headings that are read: those that stand in one another would be read again and again."""
 
 IMAGE: Final = "og:image"
+EMBED: Final = "oembed"
+"""Not a property: where the page's service says in JSON what the page does not. https://oembed.com/"""
+EMBED_TYPE: Final = "application/json+oembed"
 _TITLE: Final = "og:title"
 _DESCRIPTION: Final = "og:description"
 
@@ -80,7 +83,8 @@ def decode_page(body: bytes, content_type: str) -> str:
 
 def read_properties(page: str, url: str) -> dict[str, str]:
     """The og: properties of an HTML page, absent ones made up from what else it says. Texts; an image's URL is
-    absolute. Total: a page that is no HTML has no properties.
+    absolute. Total: a page that is no HTML has no properties. EMBED is among them where a page without a title
+    of this kind has one: what is made up may be no more than "You need JavaScript".
 
     Args: url - where the page was, for relative links.
     """
@@ -99,6 +103,8 @@ def read_properties(page: str, url: str) -> dict[str, str]:
                 _keep(stand_ins, "title", _text(element))
             case "link" if element.get("rel") == "image_src":
                 _keep(stand_ins, IMAGE, element.get("href"))
+            case "link" if element.get("type") == EMBED_TYPE and "alternate" in _words(element.get("rel")):
+                _keep(stand_ins, EMBED, element.get("href"))
             case "base":
                 base = _join(url, element.get("href")) or url
     properties = stand_ins | declared
@@ -106,7 +112,9 @@ def read_properties(page: str, url: str) -> dict[str, str]:
     if _DESCRIPTION not in properties:
         _keep(properties, _DESCRIPTION, _first_prose(root))
     image = _join(base, properties.pop(IMAGE, None) or declared.get("og:image:url"))
-    return properties | ({IMAGE: image} if image else {})
+    embed = None if _TITLE in declared else _join(base, properties.get(EMBED))
+    properties.pop(EMBED, None)
+    return properties | ({IMAGE: image} if image else {}) | ({EMBED: embed} if embed else {})
 
 
 def _try_decode(body: bytes, charset: str) -> str | None:
@@ -155,6 +163,10 @@ def _keep(properties: dict[str, str], name: str, value: str | None) -> None:
     text = _SPACES.sub(" ", (value or "").encode("utf-8", "ignore").decode()).strip()[:MAX_VALUE_CHARS]
     if text:
         properties.setdefault(name, text)
+
+
+def _words(value: str | None) -> list[str]:
+    return (value or "").lower().split()
 
 
 def _text(element: etree._Element) -> str:

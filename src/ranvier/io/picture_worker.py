@@ -9,8 +9,10 @@ import json
 import resource
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NoReturn
 
 from PIL import (
     AvifImagePlugin,
@@ -44,8 +46,11 @@ MAX_PIXELS: Final = 64_000_000
 """Of a picture as it is decoded (a JPEG may be decoded at an eighth of its size)."""
 MAX_DECLARED_PIXELS: Final = 500_000_000
 MAX_FRAMES: Final = 500
-MAX_ANIMATED_PIXELS: Final = 120_000_000
-"""Of all frames together; above that the first one must do."""
+MAX_ANIMATED_WORK: Final = 100_000_000
+"""Pixels of all frames together, those that are made counted four times, for so much longer they take. Above that the
+first frame must do. So much takes 2 to 3 s."""
+MAX_ANIMATED_S: Final = 4.0
+"""Of processor time, for what takes longer than it should: merely counting the frames of a GIF may."""
 MEMORY_BYTES: Final = 2_000_000_000
 """Of address space, libraries included."""
 JPEG_QUALITY: Final = 80
@@ -102,18 +107,44 @@ def make_thumbnail(
         picture.draft(None, (2 * max(box), 2 * max(box)))
     if picture.width * picture.height > MAX_PIXELS:
         raise TooLarge
-    if animated and moves and _may_move(picture):
-        return _encode_frames(
-            [_shrink(frame, box, crop) for frame in ImageSequence.Iterator(picture)], picture
-        )
+    if animated and moves:
+        try:
+            with _limited_time(MAX_ANIMATED_S):
+                if _may_move(picture, box):
+                    frames = [_shrink(frame, box, crop) for frame in ImageSequence.Iterator(picture)]
+                    return _encode_frames(frames, picture)
+        except _TooSlow:
+            pass
+        picture = open_picture(source)
     shrunk = _shrink(picture, box, crop)
     kind = "PNG" if picture.format in LOSSLESS or "A" in shrunk.getbands() else "JPEG"
     return _encode(shrunk, kind)
 
 
-def _may_move(picture: Image.Image) -> bool:
+def _may_move(picture: Image.Image, box: tuple[int, int]) -> bool:
     frames = getattr(picture, "n_frames", 1)
-    return frames <= MAX_FRAMES and frames * picture.width * picture.height <= MAX_ANIMATED_PIXELS
+    pixels = picture.width * picture.height
+    return frames <= MAX_FRAMES and frames * (pixels + 4 * min(pixels, box[0] * box[1])) <= MAX_ANIMATED_WORK
+
+
+class _TooSlow(BaseException):
+    """No Exception, for Pillow goes on after some of those."""
+
+
+@contextmanager
+def _limited_time(seconds: float) -> Iterator[None]:
+    """Raises: _TooSlow in the block, between two steps of Python, once it took so much processor time."""
+
+    def expire(_number: int, _frame: object) -> NoReturn:
+        raise _TooSlow
+
+    before = signal.signal(signal.SIGVTALRM, expire)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def _shrink(picture: Image.Image, box: tuple[int, int], crop: bool) -> Image.Image:

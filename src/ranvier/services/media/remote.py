@@ -14,6 +14,7 @@ from ranvier.services.media.remote_files import RemoteFile, RemoteFiles, Take
 from ranvier.services.media.storing import StoredContent, Storing
 from ranvier.services.remote.flights import Flights
 from ranvier.services.remote.requests import Query
+from ranvier.services.turns import ASKER, Turns
 from ranvier.store.database import WriteTxn
 from ranvier.store.tables.interned import Interner, intern_servers
 from ranvier.store.tables.media import Medium, find_medium, insert_medium
@@ -25,6 +26,10 @@ MAX_THUMBNAIL_BYTES: Final = 16 * 1_048_576
 AT_ONCE: Final = 100
 """Files that are fetched at a time; the others wait. Servers that give them slowly must not use up the connections
 by which we federate."""
+
+FETCHED_FOR_ONE: Final = 20
+WAITING_FOR_ONE: Final = 200
+"""Of one client, which may be anybody where media can be downloaded without a token."""
 
 
 class Elsewhere(Protocol):
@@ -57,9 +62,13 @@ class RemoteMedia:
         self._limits = limits
         self._flights: Flights[tuple[str, str], Medium] = Flights()
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._askers: Turns[str] = Turns(FETCHED_FOR_ONE, WAITING_FOR_ONE)
 
     async def fetch(self, server: ServerName, media_id: str, timeout_ms: int) -> Medium:
-        return await self._flights.fly((server, media_id), lambda: self._fetch(server, media_id, timeout_ms))
+        async with self._askers.take(ASKER.get()):
+            return await self._flights.fly(
+                (server, media_id), lambda: self._fetch(server, media_id, timeout_ms)
+            )
 
     async def fetch_thumbnail(
         self, server: ServerName, medium: Medium, shape: Shape, timeout_ms: int
@@ -86,7 +95,8 @@ class RemoteMedia:
 
             return await self._storing.store(chunks, file.max_bytes, record)
 
-        return await self._take(file, keep)
+        async with self._askers.take(ASKER.get()):
+            return await self._take(file, keep)
 
     async def _fetch(self, server: ServerName, media_id: str, timeout_ms: int) -> Medium:
         file = RemoteFile(

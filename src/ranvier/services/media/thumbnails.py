@@ -20,6 +20,7 @@ from ranvier.services.media.downloading import Downloads, Wish
 from ranvier.services.media.remote import Elsewhere
 from ranvier.services.media.storing import StoredContent, Storing
 from ranvier.services.remote.flights import Flights
+from ranvier.services.turns import ASKER, Turns
 from ranvier.store.database import Database, WriteTxn
 from ranvier.store.tables.media import Medium
 from ranvier.store.tables.media_thumbnails import Shape, Thumbnail, find_thumbnail, insert_thumbnail
@@ -30,6 +31,10 @@ MAX_SOURCE_BYTES: Final = 64 * 1_048_576
 REFUSED_S: Final = 600.0
 """So long a picture that could not be decoded is not tried again: failing may take as long as it is let."""
 MAX_REFUSED: Final = 10_000
+
+MADE_FOR_ONE: Final = 2
+WAITING_FOR_ONE: Final = 200
+"""Of one client, for one at a time is drawn for all."""
 
 _MAY_MOVE: Final = frozenset({"image/gif", "image/webp", "image/png", "image/apng", "image/avif"})
 
@@ -62,20 +67,23 @@ class Thumbnails:
         self._elsewhere = elsewhere
         self._clock = clock
         self._flights: Flights[tuple[int, str, Shape], Thumbnail] = Flights()
+        self._askers: Turns[str] = Turns(MADE_FOR_ONE, WAITING_FOR_ONE)
         # (server_nid, media_id, is_animated) -> until when, from how many pixels on, and why; the oldest first.
         self._refused: OrderedDict[tuple[int, str, bool], tuple[float, int, NoPicture]] = OrderedDict()
 
     async def get(self, server: ServerName, media_id: str, wanted: Wanted, wish: Wish) -> Content:
         """A thumbnail at least as large as what is wanted, if the picture is.
 
-        Raises: CannotThumbnail; MediaTooLarge or RemoteMediaTooLarge; else as `Downloads.find`.
+        Raises: CannotThumbnail; MediaTooLarge or RemoteMediaTooLarge; LimitExceeded: too many are being made for
+        the asker; else as `Downloads.find`.
         """
         medium = await self._downloads.find(server, media_id, wish)
         shape = _shape(medium, wanted)
         found = await self._db.read(find_thumbnail, medium.server_nid, media_id, shape)
         if found is None:
             key = (medium.server_nid, media_id, shape)
-            found = await self._flights.fly(key, lambda: self._make(server, medium, shape, wish))
+            async with self._askers.take(ASKER.get()):
+                found = await self._flights.fly(key, lambda: self._make(server, medium, shape, wish))
         name = f"thumbnail.{found.content_type.partition('/')[2]}"
         return await self._downloads.open(found.blob_hash, found.size_bytes, found.content_type, name)
 

@@ -19,6 +19,7 @@ from ranvier.core.media.disposition import essence
 from ranvier.io.clock import Clock
 from ranvier.io.pictures import NoPicture, Pages, Source
 from ranvier.io.ports import RemoteFault
+from ranvier.services.media.embeds import read_embed
 from ranvier.services.media.preview_images import IMAGE, PreviewImages, Properties
 from ranvier.services.media.web import BadUrl, Web, read_head
 from ranvier.services.remote.flights import Flights
@@ -34,10 +35,16 @@ AT_ONCE: Final = 10
 DEADLINE_S: Final = 45.0
 """Of a page and its picture together."""
 
+MAX_EMBED_BYTES: Final = 262_144
+
 _PAGES: Final = frozenset({"text/html", "application/xhtml+xml", "application/xml", "text/xml"})
 
 _ACCEPT_PAGE: Final = "text/html,application/xhtml+xml;q=0.9,image/*;q=0.8,*/*;q=0.1"
 _ACCEPT_IMAGE: Final = "image/*"
+_ACCEPT_EMBED: Final = "application/json"
+_DESCRIPTION: Final = "og:description"
+_EMBED: Final = "oembed"
+"""Where `io.open_graph` says that more is told."""
 
 
 class UrlPreviews:
@@ -92,12 +99,33 @@ class UrlPreviews:
             if kind not in _PAGES:
                 return {}
             body = await read_head(file, MAX_PAGE_BYTES)
-        page = Source(len(body), _whole(body))
-        properties: Properties = dict(await self._pages.read_page(page, file.content_type, file.url))
+        properties = await self._read_page(body, file.content_type, file.url)
+        embed = properties.pop(_EMBED, None)
+        if embed:
+            properties |= await self._read_embed(embed)
         image = properties.pop(IMAGE, None)
         # What is said about a picture must be true of the copy that is shown.
         properties = {name: value for name, value in properties.items() if not name.startswith(f"{IMAGE}:")}
         return properties | (await self._find_image(image) if image else {})
+
+    async def _read_page(self, body: bytes, content_type: str, url: str) -> Properties:
+        return dict(await self._pages.read_page(Source(len(body), _whole(body)), content_type, url))
+
+    async def _read_embed(self, url: str) -> Properties:
+        """What the page's service says of it; a preview without that is still one."""
+        try:
+            async with self._web.open(url, _ACCEPT_EMBED) as file:
+                embed = read_embed(await read_head(file, MAX_EMBED_BYTES))
+            if embed is None:
+                return {}
+            html = embed.html.encode("utf-8", "replace")
+            fragment = await self._read_page(html, "text/html; charset=utf-8", file.url) if html else {}
+        except (RemoteFault, BadUrl, NoPicture) as error:
+            log.info("nothing more from %s: %s", _shown(url), error)
+            return {}
+        # The words of what others show in the page's place; it is nobody's page, so the rest means nothing.
+        said = {name: fragment[name] for name in (_DESCRIPTION,) if name in fragment}
+        return said | embed.properties
 
     async def _find_image(self, url: str) -> Properties:
         """A preview without its picture is still one."""

@@ -17,17 +17,16 @@ from ranvier.core.filters import EventFilter, EventSelector, FilterableEvent, co
 from ranvier.core.identifiers import RoomID, UserID
 from ranvier.io.clock import Clock
 from ranvier.services.message_search.indexing import SearchIndexer
-from ranvier.services.message_search.surroundings import ContextSize, Surroundings, read_surroundings
+from ranvier.services.message_search.surroundings import Around, ContextSize, Surroundings, read_around
 from ranvier.services.message_search.words import TYPE_OF_KEY, searched_words, words_of
 from ranvier.services.requester import Requester
 from ranvier.services.rooms.pages import Pages
 from ranvier.services.rooms.showing import Frame, Showing, VisibleEvent
-from ranvier.services.rooms.sight import Viewer, find_viewer
+from ranvier.services.rooms.sight import Viewer, list_viewers
 from ranvier.store.database import Database, ReadTxn
-from ranvier.store.tables import events, rooms, state
+from ranvier.store.tables import events, state
 from ranvier.store.tables.interned import Interner, list_user_ids
-from ranvier.store.tables.memberships import BAN, JOIN, LEAVE, list_rooms_of_user
-from ranvier.store.tables.message_search import search_events
+from ranvier.store.tables.message_search import list_searched_rooms, search_events
 from ranvier.store.tables.timeline import ORDER_BITS
 
 MAX_CANDIDATES: Final = 500
@@ -140,7 +139,7 @@ class MessageSearch:
             count=len(hits),
             upto=begin.upto,
             words=words,
-            results=[self._result(txn, hit, search, now_ms) for hit in page],
+            results=self._results(txn, page, search.context, now_ms),
             # COMPAT: a full page is followed by another one, be it empty: clients (and Complement) expect it.
             has_more=bool(page) and len(page) == limit,
             by_room=_groups([hit.viewer.room_id for hit in hits], end),
@@ -165,28 +164,46 @@ class MessageSearch:
         senders = list_user_ids(
             txn, self._interner, {record.sender_nid for found in by_room.values() for record in found}
         )
+        viewers = list_viewers(txn, requester, {nid: room_ids[nid] for nid in by_room})
         hits: list[_Hit] = []
         for room_nid, records in by_room.items():
-            viewer = find_viewer(txn, requester, room_nid, room_ids[room_nid])
+            viewer = viewers[room_nid]
             for event in self._showing.visible(txn, viewer, records).values():
                 hit = _hit(viewer, event, senders[event[0].sender_nid], words, selector)
                 if hit is not None and _is_in_group(hit, place.group):
                     hits.append(hit)
         return sorted(hits, key=lambda hit: -hit.event[0].event_nid)
 
-    def _result(self, txn: ReadTxn, hit: _Hit, search: Search, now_ms: int) -> Result:
-        frame = Frame(now_ms, hit.viewer.room_id)
-        surroundings = None
-        if search.context is not None:
-            surroundings = read_surroundings(txn, self._pages, hit.viewer, hit.event, search.context, frame)
-        return Result(
-            hit.event[0].event_id,
-            hit.viewer.room_id,
-            hit.sender,
-            hit.rank,
-            self._pages.encode(txn, hit.viewer, [hit.event], frame)[0],
-            surroundings,
-        )
+    def _results(
+        self, txn: ReadTxn, page: Sequence[_Hit], size: ContextSize | None, now_ms: int
+    ) -> list[Result]:
+        """Cost: 3 queries for each room, and 3 for each result that is to be shown with what stands around it."""
+        arounds = [
+            Around(hit.event) if size is None else read_around(txn, self._pages, hit.viewer, hit.event, size)
+            for hit in page
+        ]
+        shown: dict[int, bytes] = {}
+        for viewer in {hit.viewer.room_nid: hit.viewer for hit in page}.values():
+            wanted = {
+                event[0].event_nid: event
+                for hit, around in zip(page, arounds, strict=True)
+                if hit.viewer.room_nid == viewer.room_nid
+                for event in around.events
+            }
+            frame = Frame(now_ms, viewer.room_id)
+            encoded = self._pages.encode(txn, viewer, list(wanted.values()), frame)
+            shown.update(zip(wanted, encoded, strict=True))
+        return [
+            Result(
+                hit.event[0].event_id,
+                hit.viewer.room_id,
+                hit.sender,
+                hit.rank,
+                shown[hit.event[0].event_nid],
+                None if size is None else around.encoded(shown),
+            )
+            for hit, around in zip(page, arounds, strict=True)
+        ]
 
     def _read_states(self, txn: ReadTxn, page: Sequence[_Hit], now_ms: int) -> dict[RoomID, Sequence[bytes]]:
         """The state of each room in the page: of now, or when the searcher left."""
@@ -205,15 +222,11 @@ def _list_rooms(
     txn: ReadTxn, requester: Requester, selector: EventSelector, group: tuple[str, str] | None
 ) -> dict[int, RoomID]:
     """The rooms to search: those in which the requester is or was, and that are not encrypted."""
-    mine = list_rooms_of_user(txn, requester.user_nid, (JOIN, LEAVE, BAN))
-    nids = [membership.room_nid for membership in mine if not membership.is_forgotten][:MAX_ROOMS]
-    summaries = rooms.list_summaries(txn, nids)
-    encrypted = {nid for nid, summary in summaries.items() if summary.encryption is not None}
     only = group[1] if group is not None and group[0] == "room_id" else None
     return {
-        nid: room.room_id
-        for nid, room in rooms.list_rooms(txn, [nid for nid in nids if nid not in encrypted]).items()
-        if room.room_id in selector.rooms and only in (None, room.room_id)
+        nid: room_id
+        for nid, room_id in list_searched_rooms(txn, requester.user_nid, MAX_ROOMS).items()
+        if room_id in selector.rooms and only in (None, room_id)
     }
 
 

@@ -4,15 +4,23 @@ Table: message_words. Owner: services.message_search. Growth: one row for each d
 Index -> query: primary key -> the events of a room with a word, newest first, and whether an event has another.
 """
 
-from collections.abc import Collection, Sequence
+import heapq
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
-from ranvier.core.identifiers import EventID
+from ranvier.core.identifiers import EventID, RoomID
 from ranvier.store.database import ReadTxn, Row, WriteTxn
+from ranvier.store.tables.batches import in_batches
 
 REDACTION: Final = "m.room.redaction"
+MAX_READ: Final = 20_000
+"""Events with the rarest word that one search reads."""
+STEP_FACTOR: Final = 4
+SAMPLE_ROOMS: Final = 500
+SAMPLE_EVENTS: Final = 2_000
+"""What is counted to tell rare words from common ones."""
 
 
 class SearchableEvent(msgspec.Struct, frozen=True):
@@ -52,15 +60,31 @@ _DELETE: Final = """
     DELETE FROM message_words
     WHERE room_nid = :room_nid AND word IN (:words[]) AND event_nid = :event_nid
 """
-_SEARCH: Final = """
-    SELECT w.event_nid FROM message_words w
-    WHERE w.room_nid IN (:room_nids[]) AND w.word = :word_0 AND w.event_nid <= :upto
+_ROOMS: Final = """
+    SELECT r.room_nid, r.room_id FROM memberships m JOIN rooms r ON r.room_nid = m.room_nid
+        LEFT JOIN room_summaries s ON s.room_nid = m.room_nid
+    WHERE m.user_nid = :user_nid AND m.membership IN ('join', 'leave', 'ban') AND m.is_forgotten = 0
+        AND s.encryption IS NULL
+    LIMIT :limit
 """
-_FURTHER: Final = """
-    AND EXISTS (SELECT 1 FROM message_words f
+# The word stands in the list, for SQLite would make a Bloom filter of the whole table where it is a constant.
+_NEXT: Final = """
+    WITH wanted(room_nid, word, below) AS (:wanted[3])
+    SELECT w.room_nid, w.event_nid, {holds_others}
+    FROM wanted JOIN message_words w ON w.room_nid = wanted.room_nid AND w.word = wanted.word
+        AND w.event_nid < wanted.below AND w.event_nid >= COALESCE((
+            SELECT x.event_nid FROM message_words x
+            WHERE x.room_nid = wanted.room_nid AND x.word = wanted.word AND x.event_nid < wanted.below
+            ORDER BY x.event_nid DESC LIMIT 1 OFFSET :offset), 0)
+"""
+_HOLDS: Final = """
+    EXISTS (SELECT 1 FROM message_words f
         WHERE f.room_nid = w.room_nid AND f.word = :word_{number} AND f.event_nid = w.event_nid)
 """
-_NEWEST: Final = " ORDER BY w.event_nid DESC LIMIT :limit"
+_COUNT: Final = """
+    SELECT COUNT(*) FROM (SELECT 1 AS one FROM message_words
+        WHERE room_nid IN (:room_nids[]) AND word = :word LIMIT :limit) c
+"""
 
 
 def list_searchable(
@@ -95,14 +119,55 @@ def delete_words(txn: WriteTxn, gone: Words) -> None:
     txn.execute(_DELETE, room_nid=gone.room_nid, words=list(gone.words), event_nid=gone.event_nid)
 
 
+def list_searched_rooms(txn: ReadTxn, user_nid: int, limit: int) -> dict[int, RoomID]:
+    """The rooms in which a user is or was, and that are not encrypted: room_nid -> room id."""
+    return {nid: RoomID(room_id) for nid, room_id in txn.all(_ROOMS, user_nid=user_nid, limit=limit)}
+
+
 def search_events(
     txn: ReadTxn, room_nids: Collection[int], words: Sequence[str], *, upto: int, limit: int
 ) -> list[int]:
     """The newest events of these rooms, up to a position, that hold all of these words.
 
-    Cost: 1 query that reads the events with the first word, which had best be the rarest.
+    Each room's events with the rarest of the words are read from the newest on, in ever larger steps, and only where
+    there may be newer ones than those found so far. After MAX_READ of them, what is older is left out.
+    Cost: up to 10 queries; with several words 1 more for each word.
     """
-    further = "".join(_FURTHER.format(number=number) for number in range(1, len(words)))
-    named = {f"word_{number}": word for number, word in enumerate(words)}
-    rows = txn.all(_SEARCH + further + _NEWEST, room_nids=list(room_nids), upto=upto, limit=limit, **named)
-    return [row[0] for row in rows]
+    first, *others = _rarest_first(txn, room_nids, words)
+    ends = dict.fromkeys(room_nids, upto + 1)  # by room: where to go on
+    found: list[int] = []
+    step, read = limit // max(len(ends), 1) + 1, 0
+    while ends and read < MAX_READ:
+        reached: dict[int, list[int]] = {}
+        for room_nid, event_nid, holds_others in _read_next(txn, ends, first, others, step):
+            reached.setdefault(room_nid, []).append(event_nid)
+            if holds_others:
+                found.append(event_nid)
+        found = heapq.nlargest(limit, found)
+        oldest = found[-1] if len(found) == limit else 0
+        read += sum(len(some) for some in reached.values())
+        # A room that gave less than it might have has no more.
+        lowest = {nid: min(some) for nid, some in reached.items() if len(some) == step}
+        ends = {room_nid: end for room_nid, end in lowest.items() if end > oldest}
+        step = min(step * STEP_FACTOR, max(MAX_READ - read, 0) // max(len(ends), 1) + 1)
+    return found
+
+
+def _rarest_first(txn: ReadTxn, room_nids: Collection[int], words: Sequence[str]) -> Sequence[str]:
+    """Judged by some of the rooms, and as given where that tells nothing."""
+    if len(words) == 1:
+        return words
+    sample = list(room_nids)[:SAMPLE_ROOMS]
+    counts = {word: txn.value(_COUNT, room_nids=sample, word=word, limit=SAMPLE_EVENTS) for word in words}
+    return sorted(words, key=counts.__getitem__)
+
+
+def _read_next(
+    txn: ReadTxn, ends: Mapping[int, int], word: str, others: Sequence[str], step: int
+) -> Iterator[Row]:
+    """Of each room the next `step` events with a word: room_nid, event_nid, whether they hold the others."""
+    named = {f"word_{number}": other for number, other in enumerate(others)}
+    holds = " AND ".join(_HOLDS.format(number=number) for number in range(len(others))) or "1 = 1"
+    wanted = [(room_nid, word, end) for room_nid, end in ends.items()]
+    for batch in in_batches(wanted):
+        yield from txn.all(_NEXT.format(holds_others=holds), wanted=batch, offset=step - 1, **named)

@@ -6,6 +6,7 @@ Index -> query: (word, user) -> a range of words is a prefix; (user, word) -> fu
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from operator import itemgetter
 from typing import Final
 
 import msgspec
@@ -15,6 +16,10 @@ from ranvier.store.tables.batches import in_batches
 
 MAX_CANDIDATES: Final = 2_000
 """Matches of the first word that one search looks at."""
+MAX_NEAR: Final = 10_000
+"""Users in rooms with the searcher whom a search looks at where there are more matches than that."""
+MAX_NEAR_ROOM: Final = 1_000
+"""Members of the largest of these rooms."""
 
 _AFTER_ALL: Final = "\U0010ffff"
 
@@ -38,25 +43,38 @@ _DELETE_WORDS: Final = "DELETE FROM user_words WHERE user_nid IN (:user_nids[])"
 _INSERT_WORD: Final = """
     INSERT INTO user_words (word, user_nid) VALUES (:word, :user_nid) ON CONFLICT (word, user_nid) DO NOTHING
 """
-_FIRST_WORD: Final = """
-    SELECT w.user_nid, w.word FROM user_words w WHERE w.word >= :low_0 AND w.word < :high_0
-"""
+_FIRST_WORD: Final = "w.word >= :low_0 AND w.word < :high_0"
 _FURTHER_WORD: Final = """
-    AND EXISTS (SELECT 1 FROM user_words f
+    EXISTS (SELECT 1 FROM user_words f
         WHERE f.user_nid = w.user_nid AND f.word >= :low_{number} AND f.word < :high_{number})
 """
-_SEARCH: Final = """
-    SELECT c.word, u.user_nid, u.display_name, u.avatar_url
-    FROM ({candidates} ORDER BY w.word LIMIT :candidates) c JOIN user_directory u ON u.user_nid = c.user_nid
-    WHERE u.user_nid <> :searcher_nid AND (
-        EXISTS (SELECT 1 FROM memberships m
+_MATCHES: Final = """
+    SELECT w.user_nid, w.word FROM user_words w WHERE {matches} ORDER BY w.word LIMIT :candidates
+"""
+_MATCHES_AMONG: Final = """
+    SELECT w.user_nid, w.word FROM user_words w WHERE w.user_nid IN (:user_nids[]) AND {matches}
+"""
+_SMALL_ROOMS: Final = """
+    SELECT r.room_nid FROM memberships m JOIN rooms r ON r.room_nid = m.room_nid
+    WHERE m.user_nid = :user_nid AND m.membership = 'join' AND r.joined_count <= :largest LIMIT :rooms
+"""
+_MEMBERS: Final = """
+    SELECT DISTINCT user_nid FROM memberships WHERE room_nid IN (:room_nids[]) AND membership = 'join'
+    LIMIT :members
+"""
+# Not EXISTS: PostgreSQL would read all members of all these rooms first, to look each user up in them.
+_VISIBLE: Final = """
+    SELECT u.user_nid, u.display_name, u.avatar_url FROM user_directory u
+    WHERE u.user_nid IN (:user_nids[]) AND u.user_nid <> :searcher_nid AND (
+        (SELECT 1 FROM memberships m
             JOIN memberships mine ON mine.room_nid = m.room_nid AND mine.user_nid = :searcher_nid
-            WHERE m.user_nid = u.user_nid AND m.membership = 'join' AND mine.membership = 'join')
-        OR EXISTS (SELECT 1 FROM memberships m JOIN room_summaries s ON s.room_nid = m.room_nid
+            WHERE m.user_nid = u.user_nid AND m.membership = 'join' AND mine.membership = 'join'
+            LIMIT 1) IS NOT NULL
+        OR (SELECT 1 FROM memberships m JOIN room_summaries s ON s.room_nid = m.room_nid
             WHERE m.user_nid = u.user_nid AND m.membership = 'join'
-                AND (s.join_rule = 'public' OR s.history_visibility = 'world_readable'))
+                AND (s.join_rule = 'public' OR s.history_visibility = 'world_readable')
+            LIMIT 1) IS NOT NULL
     )
-    ORDER BY c.word
 """
 
 
@@ -85,20 +103,32 @@ def search_users(
     a room of the searcher, or in one that is public or world-readable.
 
     Returns: by user_nid the first word that matched, and the entry (without words), in the order of the words.
-    Cost: 1 query that reads at most MAX_CANDIDATES matches of the first prefix, which had best be the longest.
+    Cost: 2 queries, over at most MAX_CANDIDATES matches of the first prefix, which had best be the longest. Where there
+    are more, strangers must not hide those whom the searcher meets in rooms that are not large: some 5 more.
     Spec: client-server API, `POST /user_directory/search`.
     """
-    candidates = _FIRST_WORD + "".join(
-        _FURTHER_WORD.format(number=number) for number in range(1, len(prefixes))
+    matches = " AND ".join(
+        [_FIRST_WORD, *(_FURTHER_WORD.format(number=number) for number in range(1, len(prefixes)))]
     )
     bounds = {f"low_{number}": prefix for number, prefix in enumerate(prefixes)}
     bounds |= {f"high_{number}": prefix + _AFTER_ALL for number, prefix in enumerate(prefixes)}
-    found: dict[int, tuple[str, DirectoryEntry]] = {}
-    for word, user_nid, display_name, avatar_url in txn.all(
-        _SEARCH.format(candidates=candidates),
-        searcher_nid=searcher_nid,
-        candidates=MAX_CANDIDATES,
-        **bounds,
-    ):
-        found.setdefault(user_nid, (word, DirectoryEntry(user_nid, display_name, avatar_url)))
-    return found
+    rows = txn.all(_MATCHES.format(matches=matches), candidates=MAX_CANDIDATES, **bounds)
+    if len(rows) == MAX_CANDIDATES:
+        sql = _MATCHES_AMONG.format(matches=matches)
+        for batch in in_batches(_list_near(txn, searcher_nid)):
+            rows += txn.all(sql, user_nids=batch, **bounds)
+    words: dict[int, str] = {}
+    for user_nid, word in sorted(rows, key=itemgetter(1)):
+        words.setdefault(user_nid, word)
+    visible: dict[int, DirectoryEntry] = {}
+    for batch in in_batches(list(words)):
+        for nid, name, avatar_url in txn.all(_VISIBLE, user_nids=batch, searcher_nid=searcher_nid):
+            visible[nid] = DirectoryEntry(nid, name, avatar_url)
+    return {nid: (word, visible[nid]) for nid, word in words.items() if nid in visible}
+
+
+def _list_near(txn: ReadTxn, searcher_nid: int) -> list[int]:
+    """Users in rooms with the searcher that are not large, the searcher included."""
+    rooms = txn.all(_SMALL_ROOMS, user_nid=searcher_nid, largest=MAX_NEAR_ROOM, rooms=MAX_NEAR)
+    room_nids = [room_nid for (room_nid,) in rooms]
+    return [user_nid for (user_nid,) in txn.all(_MEMBERS, room_nids=room_nids, members=MAX_NEAR)]
