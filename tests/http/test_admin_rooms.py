@@ -19,16 +19,6 @@ async def admin(homeserver: Homeserver) -> User:
     return await register_admin(homeserver)
 
 
-@pytest.fixture
-async def alice(homeserver: Homeserver) -> User:
-    return await homeserver.register("alice")
-
-
-@pytest.fixture
-async def bob(homeserver: Homeserver) -> User:
-    return await homeserver.register("bob")
-
-
 ENDPOINTS = [
     ("GET", f"{V1}/rooms"),
     ("GET", f"{V1}/rooms/!a:test"),
@@ -39,6 +29,7 @@ ENDPOINTS = [
     ("GET", f"{V1}/rooms/!a:test/timestamp_to_event?ts=1"),
     ("GET", f"{V1}/rooms/!a:test/forward_extremities"),
     ("DELETE", f"{V1}/rooms/!a:test/forward_extremities"),
+    ("GET", f"{V1}/rooms/!a:test/hierarchy"),
     ("GET", f"{V1}/rooms/!a:test/block"),
     ("PUT", f"{V1}/rooms/!a:test/block"),
     ("POST", f"{V1}/rooms/!a:test/make_room_admin"),
@@ -69,6 +60,23 @@ async def test_unknown_rooms(admin: User) -> None:
         body = {"purge_up_to_ts": 1} if "purge" in path else {}
         answer = await admin.request(method, path, json=body)
         assert (answer.status, answer.errcode) == (404, "M_NOT_FOUND"), (method, path, answer.body)
+
+
+async def test_the_tree_of_a_space_holds_what_is_not_public(admin: User, alice: User) -> None:
+    room_id = await create_room(alice, name="Private")
+    space = await create_room(alice, name="Space", creation_content={"type": "m.space"})
+    await alice.put(f"{CLIENT}/rooms/{space}/state/m.space.child/{room_id}", {"via": ["test"]})
+    await alice.put(
+        f"{CLIENT}/rooms/{space}/state/m.space.child/!far:else.example", {"via": ["else.example"]}
+    )
+    path = f"{V1}/rooms/{space}/hierarchy"
+    shown = (await admin.get(path)).json
+    assert [room["name"] for room in shown["rooms"]] == ["Space", "Private"]
+    assert (await admin.get(path.replace("/_synapse/admin/v1", "/_matrix/client/v1"))).status == 403
+    first = (await admin.get(path, limit=1)).json
+    rest = (await admin.get(path, **{"from": first["next_batch"]})).json
+    assert first["rooms"] + rest["rooms"] == shown["rooms"]
+    assert [room["name"] for room in (await admin.get(path, max_depth=0)).json["rooms"]] == ["Space"]
 
 
 ORDERS = (
@@ -192,7 +200,7 @@ async def test_looking_is_written_to_the_log(
     with caplog.at_level("INFO", "ranvier.audit"):
         await admin.get(f"{V1}/rooms/{room_id}/messages")
         await admin.put(f"{V1}/rooms/{room_id}/block", {"block": True})
-        await admin.delete(f"{V1}/registration_tokens/none")
+        await admin.delete(f"{V1}/registration_tokens/once-secret")
         await admin.get(f"{V1}/rooms")
     lines = [record.message for record in caplog.records if record.name == "ranvier.audit"]
     assert [line.split()[0] for line in lines] == [
@@ -203,6 +211,8 @@ async def test_looking_is_written_to_the_log(
     assert all(admin.user_id in line for line in lines)
     assert room_id in lines[1]
     assert "failed: NotFound" in lines[2]
+    assert "{'token': 'on…'}" in lines[2]
+    assert "secret" not in caplog.text
 
 
 async def test_blocking(admin: User, alice: User, bob: User) -> None:

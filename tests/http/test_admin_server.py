@@ -44,6 +44,12 @@ ENDPOINTS = [
     ("GET", f"{V1}/event_reports"),
     ("GET", f"{V1}/event_reports/1"),
     ("DELETE", f"{V1}/event_reports/1"),
+    ("GET", f"{V1}/user_reports"),
+    ("GET", f"{V1}/user_reports/1"),
+    ("DELETE", f"{V1}/user_reports/1"),
+    ("GET", f"{V1}/room_reports"),
+    ("GET", f"{V1}/room_reports/1"),
+    ("DELETE", f"{V1}/room_reports/1"),
     ("POST", f"{V1}/send_server_notice"),
     ("PUT", f"{V1}/send_server_notice/1"),
 ]
@@ -55,7 +61,7 @@ async def test_only_administrators(homeserver: Homeserver, admin: User, alice: U
         refused = await alice.request(method, path)
         assert (refused.status, refused.errcode) == (403, "M_FORBIDDEN"), path
     for method, path in ENDPOINTS[8:20]:
-        if path.endswith(("/destinations", "/registration_tokens", "/new", "/event_reports")):
+        if path.endswith(("/destinations", "/registration_tokens", "/new", "_reports")):
             continue
         answer = await admin.request(method, path, json={})
         assert (answer.status, answer.errcode) == (404, "M_NOT_FOUND"), (method, path)
@@ -189,6 +195,49 @@ async def test_reports(homeserver: Homeserver, admin: User, alice: User) -> None
     assert (await admin.delete(f"{path}/{newest['id']}")).json == {}
     assert (await admin.get(f"{path}/{newest['id']}")).status == 404
     assert (await admin.get(f"{path}/first")).errcode == "M_INVALID_PARAM"
+
+
+async def test_reports_of_users_and_rooms(homeserver: Homeserver, admin: User) -> None:
+    alice = await homeserver.register("alice")
+    bob, carol = await homeserver.register("bob"), await homeserver.register("carol")
+    room_id = await create_room(alice, preset="public_chat", name="Hall")
+    for reporter, target in ((alice, bob), (alice, carol), (bob, carol)):
+        answer = await reporter.post(f"{CLIENT}/users/{target.user_id}/report", {"reason": "rude"})
+        assert answer.status == 200, answer.body
+    await bob.post(f"{CLIENT}/rooms/{room_id}/report", {"reason": "all of it"})
+    event_id = await send(alice, room_id, "hello")
+    await bob.post(f"{CLIENT}/rooms/{room_id}/report/{event_id}", {"reason": "this"})
+
+    users, rooms = f"{V1}/user_reports", f"{V1}/room_reports"
+    page = (await admin.get(users, limit=2)).json
+    assert (page["total"], page["next_token"]) == (3, 2)
+    newest = page["user_reports"][0]
+    expected = {"user_id": bob.user_id, "target_user_id": carol.user_id, "reason": "rude"}
+    assert newest == expected | {"id": newest["id"], "received_ts": newest["received_ts"]}
+    for query, count in (
+        ({"user_id": alice.user_id}, 2),
+        ({"target_user_id": carol.user_id}, 2),
+        ({"user_id": "@nobody:test"}, 0),
+        ({"target_user_id": "@nobody:test\0"}, 0),
+        ({"from": 2}, 3),
+    ):
+        assert (await admin.get(users, **query)).json["total"] == count, query
+    assert (await admin.get(f"{users}/{newest['id']}")).json == newest
+
+    (report,) = (await admin.get(rooms)).json["room_reports"]
+    assert report == (await admin.get(f"{rooms}/{report['id']}")).json
+    assert (report["room_id"], report["name"], report["reason"]) == (room_id, "Hall", "all of it")
+    assert "event_id" not in report
+    # Each kind knows its own alone.
+    assert (await admin.get(f"{rooms}/{newest['id']}")).status == 404
+    assert (await admin.get(f"{users}/{report['id']}")).status == 404
+    assert (await admin.delete(f"{V1}/event_reports/{report['id']}")).status == 404
+    assert (await admin.delete(f"{users}/{report['id']}")).status == 404
+    for path in (f"{users}/{newest['id']}", f"{rooms}/{report['id']}"):
+        assert (await admin.delete(path)).json == {}
+        assert (await admin.get(path)).status == 404
+    assert ((await admin.get(users)).json["total"], (await admin.get(rooms)).json["total"]) == (2, 0)
+    assert (await admin.get(f"{users}/first")).errcode == "M_INVALID_PARAM"
 
 
 async def test_other_servers(homeserver: Homeserver, admin: User) -> None:

@@ -28,6 +28,7 @@ ENDPOINTS = [
     ("GET", f"{V1}/username_available?username=x"),
     ("POST", f"{V1}/users/@alice:test/shadow_ban"),
     ("DELETE", f"{V1}/users/@alice:test/shadow_ban"),
+    ("POST", f"{V1}/users/@alice:test/_allow_cross_signing_replacement_without_uia"),
     ("GET", f"{V1}/threepid/email/users/a@b.c"),
     ("GET", f"{V1}/auth_providers/x/users/y"),
     ("GET", f"{V1}/whois/@alice:test"),

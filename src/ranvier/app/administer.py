@@ -1,4 +1,4 @@
-"""Commands that work on the database while the server may or may not run: accounts and backups."""
+"""Commands that work on the database while the server may or may not run: accounts, rooms, media and backups."""
 
 import asyncio
 import sys
@@ -6,40 +6,70 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from ranvier.app.build import SetupFault, database_url
 from ranvier.app.config import Config
-from ranvier.core.errors import MatrixError
-from ranvier.io.clock import SystemClock
+from ranvier.core.errors import MatrixError, ProtocolFault
+from ranvier.core.identifiers import UserID
+from ranvier.io.clock import Clock, SystemClock
 from ranvier.services.accounts.creation import AccountCreation
 from ranvier.services.accounts.passwords import DEFAULT_COST, Passwords
 from ranvier.services.flows.administration import Administration
+from ranvier.services.requester import Requester
 from ranvier.store.backup import back_up, check
 from ranvier.store.connect import open_database
+from ranvier.store.database import Database
 from ranvier.store.restored import note_restored
 from ranvier.store.tables.interned import Interner
 
 T = TypeVar("T")
 
 
-def administer(config: Config, work: Callable[[Administration], Awaitable[T]]) -> T:
+class Desk(msgspec.Struct, frozen=True):
+    """What commands work with: the open database, of which the server may be running."""
+
+    config: Config
+    db: Database
+    interner: Interner
+    clock: Clock
+
+    @property
+    def requester(self) -> Requester:
+        """Who does it: nobody can have this user id."""
+        user_id = UserID(f"@:{self.config.name}")
+        return Requester(user_id=user_id, user_nid=0, device_id=None, is_admin=True)
+
+
+def at_desk(config: Config, work: Callable[[Desk], Awaitable[T]]) -> T:
     """Open the database, let `work` do its part, close it.
 
     Raises: SetupFault with what a client would be told; StoreFault.
     """
     try:
-        return asyncio.run(_administer(config, work))
+        return asyncio.run(_at_desk(config, work))
     except MatrixError as error:
         raise SetupFault(error.message) from error
+    except ProtocolFault as error:
+        raise SetupFault(str(error)) from error
 
 
-async def _administer(config: Config, work: Callable[[Administration], Awaitable[T]]) -> T:
+def administer(config: Config, work: Callable[[Administration], Awaitable[T]]) -> T:
+    """The same with what is done to accounts."""
+
+    async def with_accounts(desk: Desk) -> T:
+        creation = AccountCreation(desk.db, desk.interner, desk.clock)
+        passwords = Passwords(DEFAULT_COST, config.registration.min_password_length)
+        return await work(Administration(config.name, desk.db, desk.clock, creation, passwords))
+
+    return at_desk(config, with_accounts)
+
+
+async def _at_desk(config: Config, work: Callable[[Desk], Awaitable[T]]) -> T:
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     db = await open_database(database_url(config))
     try:
-        clock = SystemClock()
-        creation = AccountCreation(db, Interner(config.name), clock)
-        passwords = Passwords(DEFAULT_COST, config.registration.min_password_length)
-        return await work(Administration(config.name, db, clock, creation, passwords))
+        return await work(Desk(config, db, Interner(config.name), SystemClock()))
     finally:
         await db.close()
 

@@ -10,7 +10,7 @@ import msgspec
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
 import ranvier
-from ranvier.app.compose.accounts import compose_accounts, lay_accounts
+from ranvier.app.compose.accounts import compose_accounts, lay_accounts, registration_policy
 from ranvier.app.compose.administration import compose_administration
 from ranvier.app.compose.appservices import authenticate, compose_appservices, lay_appservices
 from ranvier.app.compose.encryption import compose_encryption
@@ -21,12 +21,14 @@ from ranvier.app.compose.foundation import Composed, Foundation, Network, Ports,
 from ranvier.app.compose.historical import OtherServers, lay_federation_2014
 from ranvier.app.compose.history import compose_history
 from ranvier.app.compose.media import compose_media
+from ranvier.app.compose.oauth import compose_oauth
 from ranvier.app.compose.public import compose_public
 from ranvier.app.compose.push import compose_push
 from ranvier.app.compose.remote_rooms import compose_remote_rooms, lay_remote_rooms
 from ranvier.app.compose.rooms import compose_rooms
 from ranvier.app.compose.rtc import compose_rtc
 from ranvier.app.compose.sliding import compose_sliding
+from ranvier.app.compose.sso import compose_sso, lay_providers
 from ranvier.app.compose.sync import compose_sync, lay_sync
 from ranvier.app.compose.sync_v3 import compose_sync_v3
 from ranvier.app.config import Config, FederationConfig, MailConfig
@@ -220,9 +222,19 @@ def assemble(ports: Ports) -> Homeserver:
     today = OtherServers(rooms, fetch_alias, fetch_profile, fill_gap)
     others = lay_federation_2014(foundation, today, typing, bridges)
     syncing = lay_sync(foundation)
+    providers = lay_providers(config)
     areas: list[Composed] = [
         compose_public(foundation),
-        compose_accounts(foundation, accounts, others.fetch_profile, bridges),
+        compose_accounts(foundation, accounts, others.fetch_profile, bridges, providers),
+        compose_sso(foundation, accounts, providers, registration_policy(ports, bridges)),
+        compose_oauth(
+            foundation,
+            accounts,
+            others.fetch_profile,
+            bridges,
+            providers,
+            registration_policy(ports, bridges),
+        ),
         compose_encryption(foundation, accounts.uia, key_servers),
         compose_flows(foundation, accounts, others.rooms, bridges),
         compose_rooms(foundation, others.rooms, others.fetch_alias, fetch_page, spaces, bridges, presence),

@@ -1,6 +1,5 @@
 """`ranvier check`: what would go wrong, before it does. One line for each fault."""
 
-import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,10 +12,10 @@ from ranvier.store.connect import open_database
 from ranvier.store.probe import probe
 
 
-def find_faults(config: Config) -> list[str]:
+async def find_faults(config: Config) -> list[str]:
     """What would keep the server from starting or working. Changes nothing but a database's schema."""
     _, registrations = read_registrations(config.appservices.registrations, config.name)
-    return [*_files(config), *_keys(config), *registrations, *asyncio.run(_collect(_database(config)))]
+    return [*_files(config), *_keys(config), *registrations, *[fault async for fault in _database(config)]]
 
 
 def _files(config: Config) -> Iterator[str]:
@@ -53,7 +52,3 @@ async def _database(config: Config) -> AsyncIterator[str]:
             await db.close()
     except (ServerFault, ValueError) as error:
         yield f"database: {error}"
-
-
-async def _collect(faults: AsyncIterator[str]) -> list[str]:
-    return [fault async for fault in faults]

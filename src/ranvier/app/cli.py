@@ -1,68 +1,29 @@
 """The command line. Exit codes: 0 fine, 1 faults that the user can mend (a line each on stderr), 2 usage."""
 
-import os
+import asyncio
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import update_wrapper
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any
 
 import click
 
 from ranvier import __version__
 from ranvier.app.administer import administer, back_up_database, note_restored_database
-from ranvier.app.build import SetupFault, write_signing_key
+from ranvier.app.build import write_signing_key
 from ranvier.app.check import find_faults
-from ranvier.app.config import Config
+from ranvier.app.commands import DEFAULT_FILE, config_option, fail, load, mendable
 from ranvier.app.config_file import example_file
-from ranvier.app.config_load import ConfigFaults, load_config
-from ranvier.app.listeners import CannotListen
+from ranvier.app.doctor.visit import print_findings
+from ranvier.app.media_commands import media
+from ranvier.app.room_commands import room
 from ranvier.app.serve import serve as run_server
 from ranvier.app.sync_v3_proxy import ProxyConfig, serve_proxy
-from ranvier.core.errors import BadIdentifier, ServerFault
+from ranvier.app.token_commands import token
+from ranvier.core.errors import BadIdentifier
 from ranvier.core.identifiers import parse_server_name
 from ranvier.io.randomness import system_randomness
 from ranvier.services.flows.administration import Administration
-
-DEFAULT_FILE: Final = Path("ranvier.toml")
-
-config_option = click.option(
-    "--config",
-    "file",
-    type=click.Path(path_type=Path),
-    help="Configuration file. Default: $RANVIER_CONFIG, then ./ranvier.toml if it exists.",
-)
-
-
-def fail(*faults: str) -> NoReturn:
-    """End with a line for each fault."""
-    for fault in faults:
-        click.echo(f"ranvier: {fault}", err=True)
-    sys.exit(1)
-
-
-def load(file: Path | None, flags: Mapping[str, Any]) -> Config:
-    """The configuration from file, environment and flags; ends the process with a line for each fault."""
-    if file is None and "RANVIER_CONFIG" in os.environ:
-        file = Path(os.environ["RANVIER_CONFIG"])
-    if file is None and DEFAULT_FILE.exists():
-        file = DEFAULT_FILE
-    try:
-        return load_config(file, os.environ, flags, directory=Path.cwd())
-    except ConfigFaults as error:
-        fail(*error.faults)
-
-
-def mendable(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn faults that the user can mend into a line and exit code 1."""
-
-    def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except (SetupFault, CannotListen, ServerFault) as error:
-            fail(str(error))
-
-    return update_wrapper(run, command)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -131,10 +92,33 @@ def init(server_name: str, file: Path) -> None:
 @mendable
 def check(file: Path | None) -> None:
     """Check configuration, database and keys; a line for each fault."""
-    faults = find_faults(load(file, {}))
+    faults = asyncio.run(find_faults(load(file, {})))
     if faults:
         fail(*faults)
     click.echo("everything is fine")
+
+
+@main.command("doctor")
+@config_option
+@click.option(
+    "--peer",
+    "peers",
+    multiple=True,
+    metavar="SERVER",
+    help="Another server, such as matrix.org, that is asked whether it reaches this one. May be repeated.",
+)
+@mendable
+def doctor(file: Path | None, peers: Sequence[str]) -> None:
+    """Look at a server that runs as others see it: names, certificates, proxy, clock, calls; a line for each finding.
+
+    Exit code 1: there are faults.
+    """
+    try:
+        names = [parse_server_name(name) for name in peers]
+    except BadIdentifier as error:
+        raise click.UsageError(f"--peer: {error}") from error
+    if not asyncio.run(print_findings(load(file, {}), names)):
+        sys.exit(1)
 
 
 @main.command()
@@ -233,6 +217,11 @@ def deactivate(file: Path | None, name: str, erase: bool) -> None:
 def promote(file: Path | None, name: str, demote: bool) -> None:
     """Make somebody an administrator of this server."""
     click.echo(administer(load(file, {}), lambda accounts: accounts.promote(name, is_admin=not demote)))
+
+
+main.add_command(room)
+main.add_command(media)
+main.add_command(token)
 
 
 @main.command("sync-v3-proxy")

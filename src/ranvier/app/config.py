@@ -96,10 +96,10 @@ class FederationConfig(msgspec.Struct, frozen=True, kw_only=True):
     partial_joins: Annotated[
         bool,
         Meta(
-            description="Whether large rooms of other servers are usable before all of their members are known "
-            "here. Experimental."
+            description="Whether rooms of other servers are usable before all of their members are known here. "
+            "Without, whoever joins a large room waits for all of it."
         ),
-    ] = False
+    ] = True
 
 
 class SupportConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -253,6 +253,154 @@ class MediaConfig(msgspec.Struct, frozen=True, kw_only=True):
     url_previews: UrlPreviewsConfig = UrlPreviewsConfig()
 
 
+class JwtConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Logging in with tokens (HS256) of another program: the login type org.matrix.login.jwt. Off without a secret."""
+
+    secret: Annotated[
+        Annotated[str, Meta(min_length=16)] | None,
+        Meta(description="What that program signs with. Whoever knows it can be anybody here."),
+    ] = None
+    subject_claim: Annotated[str, Meta(description="The claim that holds the user name.")] = "sub"
+    issuer: Annotated[str | None, Meta(description="What iss must be. Without: anything.")] = None
+    audiences: Annotated[
+        tuple[str, ...], Meta(description="One of which aud must name. Without any: anything.")
+    ] = ()
+
+
+class LoginConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How people log in."""
+
+    password: Annotated[
+        bool,
+        Meta(description="Whether passwords are taken. Without, people come through single sign-on alone."),
+    ] = True
+    jwt: JwtConfig = JwtConfig()
+
+
+class OAuthConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """This server as an OAuth 2.0 server, by which clients of today sign in. People see its pages at
+    public_base_url.
+    """
+
+    enabled: Annotated[
+        bool | None,
+        Meta(
+            description="Whether it is one. Without: if public_base_url starts with https://, or this is a server on "
+            "loopback named localhost."
+        ),
+    ] = None
+
+
+class SsoProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Another identity provider, through which people sign in. An OpenID provider has an issuer; of others, such as
+    GitHub, all endpoints are written here. The redirect URI to register there is public_base_url +
+    "/_ranvier/sso/callback".
+    """
+
+    id: Annotated[
+        str,
+        Meta(
+            pattern="^[A-Za-z0-9._~-]+$",
+            max_length=255,
+            description="Never to be changed: accounts are known by it. Synapse writes oidc- before it.",
+        ),
+    ]
+    name: Annotated[str, Meta(min_length=1, description="What people see.")]
+    icon: Annotated[str | None, Meta(description="mxc URI of a picture that clients show.")] = None
+    brand: Annotated[
+        str | None, Meta(description="apple, facebook, github, gitlab, google, or what clients know besides.")
+    ] = None
+    issuer: Annotated[
+        str | None, Meta(description="Of an OpenID provider: its URL, exactly as it writes it itself.")
+    ] = None
+    authorization_endpoint: Annotated[
+        str | None, Meta(description="Of another one, with token_endpoint.")
+    ] = None
+    token_endpoint: Annotated[str | None, Meta(description="Goes with authorization_endpoint.")] = None
+    userinfo_endpoint: Annotated[
+        str | None, Meta(description="Goes with authorization_endpoint: what tells who somebody is.")
+    ] = None
+    client_id: Annotated[str, Meta(min_length=1, description="What the provider calls this server.")]
+    client_secret: Annotated[str | None, Meta(description="What it gave to this server.")] = None
+    client_secret_file: Annotated[
+        Path | None, Meta(description="A file that holds it instead; relative to this file.")
+    ] = None
+    client_authentication: Annotated[
+        Literal["client_secret_basic", "client_secret_post"] | None,
+        Meta(description="How it is shown. Without: as the provider says that it takes it."),
+    ] = None
+    scopes: Annotated[tuple[str, ...], Meta(description="What is asked for.")] = (
+        "openid",
+        "profile",
+        "email",
+    )
+    subject_claim: Annotated[
+        str, Meta(description="The claim that tells people apart and never changes. GitHub: id.")
+    ] = "sub"
+    user_name: Annotated[
+        str,
+        Meta(
+            description='The user name of a new account, made of claims: "{preferred_username}", '
+            '"{email|localpart}", "{address.country}". "": the person chooses.'
+        ),
+    ] = "{preferred_username}"
+    display_name: Annotated[str, Meta(description="The display name of a new account.")] = "{name}"
+    email: Annotated[
+        str, Meta(description="The e-mail address of a new account, if the claim email_verified is true.")
+    ] = "{email}"
+    email_is_verified: Annotated[bool, Meta(description="Whether addresses are good without that claim.")] = (
+        False
+    )
+    allow_registration: Annotated[
+        bool | None,
+        Meta(description="Whether people without an account get one. Without: if registration.mode is open."),
+    ] = None
+    link_existing: Annotated[
+        bool,
+        Meta(
+            description="Whether somebody new gets the account that has their user_name already. Only where the "
+            "user names of the provider are those of this server, and nobody can choose theirs there."
+        ),
+    ] = False
+    required_claims: Annotated[
+        dict[str, tuple[str, ...]],
+        Meta(
+            description='Who may come in: { groups = ["matrix"] }. Of each claim, one of the values; [] for any.'
+        ),
+    ] = {}
+    allow_private_address: Annotated[
+        bool, Meta(description="Whether the provider may be on loopback or in a private network.")
+    ] = False
+
+
+class SsoConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Single sign-on. It needs public_base_url, and a table [[sso.providers]] for each identity provider: what stands
+    in it, docs/configuration.md tells.
+    """
+
+    providers: tuple[SsoProviderConfig, ...] = ()
+    trusted_redirects: Annotated[
+        tuple[str, ...],
+        Meta(
+            description='Clients to which people are sent without being asked: ["https://app.element.io/"]. '
+            "All below such a URL."
+        ),
+    ] = ()
+
+
+class RendezvousConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Where two devices of a person meet when one signs in with a QR code of the other."""
+
+    enabled: Annotated[bool, Meta(description="Whether they can meet here.")] = True
+    public: Annotated[
+        bool,
+        Meta(
+            description="Whether devices that are not signed in may begin, too, by MSC4388. By MSC4108 of 2024 they "
+            "always may."
+        ),
+    ] = False
+
+
 class AppservicesConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Bridges and bots."""
 
@@ -321,6 +469,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     rooms: RoomsConfig = RoomsConfig()
     delayed_events: DelayedEventsConfig = DelayedEventsConfig()
     mail: MailConfig = MailConfig()
+    login: LoginConfig = LoginConfig()
+    oauth: OAuthConfig = OAuthConfig()
+    sso: SsoConfig = SsoConfig()
+    rendezvous: RendezvousConfig = RendezvousConfig()
     turn: TurnConfig = TurnConfig()
     rtc: RtcConfig = RtcConfig()
     server_notices: ServerNoticesConfig = ServerNoticesConfig()

@@ -66,8 +66,9 @@ def _sections() -> Iterator[_Section]:
 
 def _section_lines(section: _Section) -> list[str]:
     lines = [f"# {section.header}"]
-    for field in msgspec.structs.fields(section.shape):
-        lines += _commented_out(section.shape, field.name)
+    for field in inspect.type_info(section.shape).fields:  # type: ignore[attr-defined]  # it is a StructType
+        if _item_of(field.type) is None:
+            lines += _commented_out(section.shape, field.name)
     return [*lines, ""] if lines[-1] else lines
 
 
@@ -78,7 +79,7 @@ def _commented_out(shape: Any, key: str) -> list[str]:
 
 
 def _comment(text: str) -> list[str]:
-    return [f"## {line}" for line in text.splitlines()]
+    return [f"## {line.strip()}" for line in text.strip().splitlines()]
 
 
 def _field(shape: Any, key: str) -> _Documented:
@@ -107,12 +108,18 @@ def _struct_of(shape: Any, key: str) -> Any:
     raise KeyError(key)
 
 
+def _item_of(kind: inspect.Type) -> Any:
+    """The class of which a setting may have several; None: it is another kind of setting."""
+    is_list = isinstance(kind, inspect.VarTupleType) and isinstance(kind.item_type, inspect.StructType)
+    return kind.item_type.cls if is_list else None  # type: ignore[attr-defined]  # checked in the line above
+
+
 def _rows(shape: Any, prefix: str) -> Iterator[str]:
     for field in inspect.type_info(shape).fields:  # type: ignore[attr-defined]  # it is a StructType
         if isinstance(field.type, inspect.StructType):
             yield from _rows(field.type.cls, f"{prefix}{field.name}.")
-        elif field.name == "listeners":
-            yield from _rows(ListenerConfig, "listeners[].")
+        elif (item := _item_of(field.type)) is not None:
+            yield from _rows(item, f"{prefix}{field.name}[].")
         else:
             documented = _field(shape, field.name)
             default = "" if documented.default is None else f"`{_toml(documented.default)}`"
@@ -123,7 +130,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
-        inner = ", ".join(f"{key} = {_toml(item)}" for key, item in value.items())
+        inner = ", ".join(f"{key} = {_toml(item)}" for key, item in value.items() if item is not None)
         return f"{{ {inner} }}" if inner else "{}"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(_toml(item) for item in value)}]"

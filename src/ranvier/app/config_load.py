@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ranvier.app.config import Config, Federation2014Config, FederationConfig, SupportConfig
+from ranvier.app.config_sso import check_sso, read_client_secrets
 from ranvier.core.errors import BadIdentifier
 from ranvier.core.identifiers import parse_server_name, parse_user_id
 from ranvier.core.room_versions import ROOM_VERSIONS
@@ -52,7 +53,11 @@ def load_config(
     faults = list(_check(config))
     if faults:
         raise ConfigFaults(faults)
-    return _with_absolute_paths(config, file.parent if file is not None else directory)
+    here = file.parent if file is not None else directory
+    try:
+        return read_client_secrets(_with_absolute_paths(config, here), here)
+    except OSError as error:
+        raise ConfigFaults([f"cannot read {error.filename}: {error.strerror}"]) from error
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -162,6 +167,9 @@ def _check(config: Config) -> Iterator[str]:
     yield from _check_support(config.support)
     yield from _check_calls(config)
     yield from _check_mail(config)
+    if config.oauth.enabled and config.public_base_url is None:
+        yield "oauth.enabled: needs public_base_url, at which people see its pages"
+    yield from check_sso(config)
 
 
 def _check_support(support: SupportConfig) -> Iterator[str]:

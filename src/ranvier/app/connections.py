@@ -13,6 +13,8 @@ PATIENCE_S: Final = 60.0
 """So long a client may take to send the head of a request. Whoever has been answered may be silent for longer:
 that is `timeout_keep_alive`."""
 
+GOODBYE_S: Final = 0.25
+
 
 class Connection(HttpToolsProtocol):
     """A connection that is cut off when the head of a request does not end."""
@@ -32,6 +34,20 @@ class Connection(HttpToolsProtocol):
         self._head_bytes += len(data)
         if self._head_bytes > MAX_HEAD_BYTES:
             self.transport.abort()
+
+    def shutdown(self) -> None:
+        """The server stops: who is not being answered goes at once."""
+        super().shutdown()
+        self._part(is_leaving=False)
+
+    def _part(self, *, is_leaving: bool) -> None:
+        """See that a connection that is closed ends: under TLS, closing waits for the other side to say goodbye, and
+        one that is merely kept open may never do."""
+        if is_leaving and not self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            is_leaving = self.transport.is_closing()
+            self.loop.call_later(GOODBYE_S, lambda: self._part(is_leaving=is_leaving))
 
     def check(self, now_s: float, patience_s: float) -> None:
         """Cut it off if no request has come for too long. To be called now and then."""

@@ -5,6 +5,7 @@ from typing import Literal
 
 import msgspec
 
+from ranvier.app.compose.addresses import oauth_addresses
 from ranvier.app.compose.appservices import Bridges
 from ranvier.app.compose.foundation import Composed, Foundation, Ports, offered_versions
 from ranvier.app.config import Config
@@ -17,6 +18,7 @@ from ranvier.http.client.device_management import DeviceManagement
 from ranvier.http.client.fallback import Fallback
 from ranvier.http.client.filter import FilterEndpoints
 from ranvier.http.client.login import Login as LoginEndpoints
+from ranvier.http.client.login import LoginOffer
 from ranvier.http.client.login_token import LoginTokenEndpoints
 from ranvier.http.client.logout import Logout as LogoutEndpoints
 from ranvier.http.client.mail_confirmation import MailConfirmation
@@ -33,12 +35,14 @@ from ranvier.services.accounts.account_data import AccountDataStore
 from ranvier.services.accounts.creation import AccountCreation, IsReserved
 from ranvier.services.accounts.email_validation import EmailValidations
 from ranvier.services.accounts.filters import Filters
+from ranvier.services.accounts.jwt_login import JwtLogin, JwtTrust
 from ranvier.services.accounts.last_seen import LastSeen
 from ranvier.services.accounts.login import Login
 from ranvier.services.accounts.login_tokens import LoginTokens
 from ranvier.services.accounts.logout import Logout
 from ranvier.services.accounts.moderation import Moderation
 from ranvier.services.accounts.openid import OpenId
+from ranvier.services.accounts.owner_flows import OwnerFlows
 from ranvier.services.accounts.owners import Owners, WrongPasswords
 from ranvier.services.accounts.password_change import PasswordChange
 from ranvier.services.accounts.passwords import Passwords
@@ -51,9 +55,12 @@ from ranvier.services.accounts.shared_secret import Nonces, SharedSecretRegistra
 from ranvier.services.accounts.stages import DummyStage, EmailStage, PasswordStage, RegistrationTokenStage
 from ranvier.services.accounts.sweeping import Sweeper
 from ranvier.services.accounts.threepids import Threepids
-from ranvier.services.accounts.uia import EMAIL_IDENTITY, OWNER, UserInteractive
+from ranvier.services.accounts.uia import EMAIL_IDENTITY, ApprovalUrl, FindFlows, UserInteractive
 from ranvier.services.accounts.whois import look_up_whois
 from ranvier.services.devices.devices import Devices
+from ranvier.services.oauth.addresses import ACCOUNT
+from ranvier.services.sso.providers import Providers
+from ranvier.store.database import Database
 
 
 class Accounts(msgspec.Struct, frozen=True):
@@ -66,6 +73,7 @@ class Accounts(msgspec.Struct, frozen=True):
     owners: Owners
     drafts: SessionDrafts
     last_seen: LastSeen
+    validations: EmailValidations | None  # None where no mail is sent
 
 
 def lay_accounts(foundation: Foundation) -> Accounts:
@@ -77,27 +85,49 @@ def lay_accounts(foundation: Foundation) -> Accounts:
     owners = Owners(config.name, db, passwords, wrong)
     stages = (DummyStage(), PasswordStage(owners), RegistrationTokenStage(db, clock), EmailStage(db, clock))
     return Accounts(
-        uia=UserInteractive(db, clock, randomness, stages),
+        uia=UserInteractive(
+            db, clock, randomness, stages, _find_owner_flows(config, db), _approval_url(config)
+        ),
         creation=AccountCreation(db, foundation.interner, clock),
         filters=Filters(db),
         passwords=passwords,
         owners=owners,
         drafts=SessionDrafts(clock, randomness),
         last_seen=LastSeen(db, clock),
+        validations=_validations(ports),
     )
 
 
+def _find_owner_flows(config: Config, db: Database) -> FindFlows | None:
+    """None where passwords are all that there is."""
+    provider_ids = [one.id for one in config.sso.providers]
+    return OwnerFlows(db, provider_ids, by_password=config.login.password).find if provider_ids else None
+
+
+def _approval_url(config: Config) -> ApprovalUrl | None:
+    """Where who came by OAuth approves that keys of cross-signing are replaced."""
+    addresses = oauth_addresses(config)
+    if addresses is None:
+        return None
+    action = "org.matrix.cross_signing_reset"
+    return lambda session_id: addresses.url(ACCOUNT, action=action, session=session_id)
+
+
 def compose_accounts(
-    foundation: Foundation, accounts: Accounts, fetch_profile: FetchProfile, bridges: Bridges
+    foundation: Foundation,
+    accounts: Accounts,
+    fetch_profile: FetchProfile,
+    bridges: Bridges,
+    providers: Providers,
 ) -> Composed:
     """`fetch_profile` asks other servers."""
     ports = foundation.ports
     store = AccountDataStore(ports.db, foundation.interner)
-    validations = _validations(ports)
+    validations = accounts.validations
     pages = [] if validations is None else [MailConfirmation(validations)]
     return Composed(
         endpoints=[
-            *_sessions(foundation, accounts, bridges),
+            *_sessions(foundation, accounts, bridges, providers),
             *_registration(foundation, accounts, bridges),
             AdministrativeContact(
                 Threepids(ports.db, ports.clock),
@@ -122,7 +152,7 @@ def compose_accounts(
                 _unstable_versions(ports.config),
                 _capabilities(ports.config),
             ),
-            Fallback(ports.config.name, accounts.uia),
+            Fallback(ports.config.name, accounts.uia, _login_offer(ports.config, providers, None)),
         ],
         workers=[accounts.last_seen, Sweeper(ports.db, ports.clock)],
     )
@@ -136,34 +166,56 @@ def _validations(ports: Ports) -> EmailValidations | None:
     return EmailValidations(ports.db, ports.clock, ports.randomness, ports.mailer, ports.config.name, url)
 
 
-def _sessions(foundation: Foundation, accounts: Accounts, bridges: Bridges) -> list[object]:
+def _sessions(
+    foundation: Foundation, accounts: Accounts, bridges: Bridges, providers: Providers
+) -> list[object]:
     ports = foundation.ports
     db, clock, uia = ports.db, ports.clock, accounts.uia
-    flows = OWNER if ports.mailer is None else (*OWNER, (EMAIL_IDENTITY,))
+    others = () if ports.mailer is None else ((EMAIL_IDENTITY,),)
     return [
         LoginEndpoints(
             Login(db, clock, accounts.owners, accounts.passwords, accounts.drafts),
             bridges.accounts,
             ports.config.public_base_url,
+            _login_offer(ports.config, providers, _jwt_login(foundation, accounts, bridges)),
         ),
         LoginTokenEndpoints(LoginTokens(db, clock, ports.randomness, uia)),
         LogoutEndpoints(Logout(db)),
         Refresh(Refreshing(db, accounts.drafts)),
         Whoami(),
-        PasswordManagement(PasswordChange(db, uia, accounts.passwords, flows)),
+        PasswordManagement(PasswordChange(db, uia, accounts.passwords, others)),
     ]
+
+
+def _login_offer(config: Config, providers: Providers, by_jwt: JwtLogin | None) -> LoginOffer:
+    by_password = config.login.password
+    # Clients that prefer it offer nothing else: where there are passwords, it must not be.
+    is_preferred = oauth_addresses(config) is not None and not by_password
+    return LoginOffer(
+        by_password=by_password, by_jwt=by_jwt, providers=providers.list(), is_sso_preferred=is_preferred
+    )
+
+
+def _jwt_login(foundation: Foundation, accounts: Accounts, bridges: Bridges) -> JwtLogin | None:
+    """None where no tokens are believed."""
+    ports = foundation.ports
+    config = ports.config.login.jwt
+    if config.secret is None:
+        return None
+    trust = JwtTrust(
+        secret=config.secret,
+        subject_claim=config.subject_claim,
+        issuer=config.issuer,
+        audiences=config.audiences,
+    )
+    policy = registration_policy(ports, bridges)
+    return JwtLogin(ports.db, ports.clock, trust, policy, accounts.creation, accounts.drafts)
 
 
 def _registration(foundation: Foundation, accounts: Accounts, bridges: Bridges) -> list[object]:
     ports = foundation.ports
     config = ports.config
-    policy = RegistrationPolicy(
-        config.name,
-        config.registration.mode,
-        config.registration.guests,
-        _is_reserved(config, bridges),
-        _email_at_registration(ports),
-    )
+    policy = registration_policy(ports, bridges)
     registration = Registration(
         policy, accounts.creation, accounts.uia, accounts.passwords, accounts.drafts, ports.randomness
     )
@@ -178,6 +230,18 @@ def _registration(foundation: Foundation, accounts: Accounts, bridges: Bridges) 
         )
         endpoints.append(SharedSecret(service))
     return endpoints
+
+
+def registration_policy(ports: Ports, bridges: Bridges) -> RegistrationPolicy:
+    """Who may register, and what. Nobody makes an account whose password would not be taken."""
+    config = ports.config
+    return RegistrationPolicy(
+        config.name,
+        config.registration.mode if config.login.password else "closed",
+        config.registration.guests,
+        _is_reserved(config, bridges),
+        _email_at_registration(ports),
+    )
 
 
 def _email_at_registration(ports: Ports) -> Literal["impossible", "possible", "required"]:

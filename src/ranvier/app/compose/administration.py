@@ -9,6 +9,7 @@ from ranvier.app.compose.foundation import Composed, Foundation, offered_version
 from ranvier.app.config import Config
 from ranvier.core.identifiers import UserID
 from ranvier.core.room_versions import get_room_version
+from ranvier.http.admin.reports import ReportEndpoints, RoomReportEndpoints, UserReportEndpoints
 from ranvier.http.admin.room_history import (
     HistoryPurgeEndpoints,
     RoomDeletionEndpoints,
@@ -18,7 +19,6 @@ from ranvier.http.admin.rooms import RoomEndpoints, RoomEntryEndpoints
 from ranvier.http.admin.server import (
     FederationEndpoints,
     RegistrationTokenAdminEndpoints,
-    ReportEndpoints,
     ServerEndpoints,
     ServerNoticeEndpoints,
 )
@@ -31,7 +31,7 @@ from ranvier.http.admin.users import UserEndpoints
 from ranvier.services.accounts.moderation import Moderation
 from ranvier.services.accounts.whois import look_up_whois
 from ranvier.services.administration.accounts import AccountChanges
-from ranvier.services.administration.deletion import Movers, RoomDeletion
+from ranvier.services.administration.deletion import DeletionOrders, Movers, RoomDeletion
 from ranvier.services.administration.entering import Entering
 from ranvier.services.administration.federation import Destinations
 from ranvier.services.administration.history import FullSight, RoomReading
@@ -52,12 +52,14 @@ from ranvier.services.rooms.aggregations import Aggregations
 from ranvier.services.rooms.aliases import Aliases, FetchAlias
 from ranvier.services.rooms.context import Contexts
 from ranvier.services.rooms.creating import Creating
+from ranvier.services.rooms.hierarchy import Hierarchies
 from ranvier.services.rooms.history import History, fill_nothing
 from ranvier.services.rooms.inviting import Inviting
 from ranvier.services.rooms.joining import Joining
 from ranvier.services.rooms.membership import Membership
 from ranvier.services.rooms.pages import Pages
 from ranvier.services.rooms.remote import RemoteRooms
+from ranvier.services.rooms.remote_spaces import no_remote_space
 from ranvier.services.rooms.remote_times import fetch_nothing
 from ranvier.services.rooms.sending import Sending
 from ranvier.services.rooms.showing import Showing
@@ -78,6 +80,7 @@ def compose_administration(
     tasks = Tasks(db, foundation.ports.clock, foundation.ports.randomness)
     try_again = None if remote is None else remote.standings.heard_from
     in_rooms, workers = _rooms(foundation, rooms, fetch_alias, bridges, tasks, accounts)
+    reports = Reports(db, interner)
     tokens = TokenAdministration(db, foundation.ports.clock, foundation.ports.randomness)
     return Composed(
         endpoints=[
@@ -86,7 +89,7 @@ def compose_administration(
             ServerEndpoints(tasks, users),
             FederationEndpoints(Destinations(db, interner, try_again)),
             RegistrationTokenAdminEndpoints(tokens),
-            ReportEndpoints(Reports(db, interner)),
+            *(kind(reports) for kind in (ReportEndpoints, UserReportEndpoints, RoomReportEndpoints)),
         ],
         workers=workers,
     )
@@ -154,10 +157,10 @@ def _rooms(
     runs: dict[str, Run] = {kind: tasks.job(work) for kind, work in works.items()}
     runs[DEPARTURES] = purge.forget_departures
     endpoints: list[object] = [
-        RoomEndpoints(rooms),
+        RoomEndpoints(rooms, Hierarchies(db, interner, no_remote_space, clock, sees_all=True)),
         RoomEntryEndpoints(Entering(db, interner, timeline, joining, membership), rooms, aliases),
         RoomReadingEndpoints(_reading(foundation)),
-        RoomDeletionEndpoints(deletion, rooms, tasks),
+        RoomDeletionEndpoints(DeletionOrders(db, config.name, clock, tasks), rooms, tasks),
         HistoryPurgeEndpoints(history, tasks),
         UserRedactionEndpoints(redaction, tasks),
         ServerNoticeEndpoints(notices),

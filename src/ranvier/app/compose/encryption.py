@@ -34,7 +34,7 @@ def compose_encryption(foundation: Foundation, uia: UserInteractive, remote: Rem
                 KeyClaims(db, interner, clock, remote),
                 DeviceListChanges(db, interner),
             ),
-            CrossSigningEndpoints(CrossSigning(db, uia), KeySignatures(db, interner, clock, remote)),
+            CrossSigningEndpoints(CrossSigning(db, clock, uia), KeySignatures(db, interner, clock, remote)),
             ToDeviceEndpoints(ToDevice(db, interner, clock, ports.randomness)),
             KeyBackupVersions(backups),
             KeyBackupKeys(backups),

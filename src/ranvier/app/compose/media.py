@@ -5,7 +5,8 @@ from typing import Final
 
 from ranvier.app.compose.federation import Remote
 from ranvier.app.compose.foundation import Composed, Foundation
-from ranvier.app.config import MediaConfig
+from ranvier.app.config import Config, MediaConfig
+from ranvier.core.identifiers import ServerName, parse_mxc
 from ranvier.http.federation.media import MediaForServers
 from ranvier.http.media.administration import (
     MediaAccountingEndpoints,
@@ -54,7 +55,9 @@ def compose_media(foundation: Foundation, remote: Remote | None) -> Composed:
     endpoints: list[object] = [
         UploadEndpoints(Uploads(db, interner, storing, clock, ports.randomness, limits)),
         DownloadEndpoints(downloads, thumbnails, config.max_upload_bytes),
-        UnauthenticatedDownloadEndpoints(downloads, thumbnails, config.max_upload_bytes),
+        UnauthenticatedDownloadEndpoints(
+            downloads, thumbnails, config.max_upload_bytes, _provider_icons(ports.config)
+        ),
         MediaModerationEndpoints(MediaModeration(db, interner)),
         MediaDeletionEndpoints(MediaDeletion(db, interner, clock)),
         MediaAccountingEndpoints(MediaAccounting(db, interner)),
@@ -66,6 +69,12 @@ def compose_media(foundation: Foundation, remote: Remote | None) -> Composed:
         web = Web(ports.network.http, config.url_previews.denied_hosts)
         endpoints.append(UrlPreviewEndpoint(UrlPreviews(db, web, pictures, images, clock)))
     return Composed(endpoints=endpoints, workers=[pictures, sweeper])
+
+
+def _provider_icons(config: Config) -> frozenset[tuple[ServerName, str]]:
+    """What people see before they sign in. Pictures of other servers are not fetched for just anybody."""
+    icons = (parse_mxc(one.icon) for one in config.sso.providers if one.icon is not None)
+    return frozenset(icon for icon in icons if icon[0] == config.name)
 
 
 def _limits(config: MediaConfig) -> MediaLimits:

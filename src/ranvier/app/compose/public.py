@@ -1,13 +1,16 @@
 """What everybody may ask without an account: what runs here, and how it is found."""
 
+from ranvier.app.compose.addresses import oauth_addresses
 from ranvier.app.compose.foundation import Composed, Foundation
 from ranvier.app.compose.rtc import rtc_transports
+from ranvier.app.compose.sso import can_meet_by_text
 from ranvier.app.config import SupportConfig
 from ranvier.http.client.versions import Versions
 from ranvier.http.health import Health
 from ranvier.http.landing import Landing
 from ranvier.http.metrics import MetricsEndpoint
 from ranvier.http.well_known import WellKnown, support_document
+from ranvier.services.oauth.addresses import ACCOUNT
 from ranvier.store.probe import probe
 
 # Every operation of these is served or stands in docs/endpoints.md with the reason why not.
@@ -40,15 +43,21 @@ UNSTABLE_FEATURES = {
 def compose_public(foundation: Foundation) -> Composed:
     config, db = foundation.ports.config, foundation.ports.db
 
+    oauth = oauth_addresses(config)
+
     async def answer() -> None:
         await db.read(probe)
 
     return Composed(
         endpoints=[
             Health(answer),
-            Landing(config.name, registration_is_open=config.registration.mode == "open"),
+            Landing(
+                config.name,
+                registration_is_open=config.registration.mode == "open",
+                account_url=None if oauth is None else oauth.url(ACCOUNT),
+            ),
             MetricsEndpoint(foundation.ports.registry),
-            Versions(VERSIONS, UNSTABLE_FEATURES),
+            Versions(VERSIONS, UNSTABLE_FEATURES | {"org.matrix.msc4108": can_meet_by_text(config)}),
             WellKnown(config.name, config.public_base_url, _support(config.support), rtc_transports(config)),
         ]
     )

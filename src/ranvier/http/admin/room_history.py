@@ -11,7 +11,7 @@ from ranvier.http.admin.declaring import V1, V2, administers, is_backwards
 from ranvier.http.client.event_context import context_request, encode_context
 from ranvier.http.client.room_history import encode_page, page_request
 from ranvier.http.request import Request
-from ranvier.services.administration.deletion import DeletionWish, RoomDeletion, Shutdown
+from ranvier.services.administration.deletion import DeletionOrders, DeletionWish, Shutdown
 from ranvier.services.administration.history import RoomReading
 from ranvier.services.administration.purging import HistoryPurge
 from ranvier.services.administration.rooms import Rooms
@@ -98,8 +98,8 @@ class HistoryPurgeEndpoints:
 class RoomDeletionEndpoints:
     """Deleting rooms."""
 
-    def __init__(self, deletion: RoomDeletion, rooms: Rooms, tasks: Tasks) -> None:
-        self._deletion = deletion
+    def __init__(self, orders: DeletionOrders, rooms: Rooms, tasks: Tasks) -> None:
+        self._orders = orders
         self._rooms = rooms
         self._tasks = tasks
 
@@ -110,7 +110,7 @@ class RoomDeletionEndpoints:
         if wish.block and not await self._rooms.is_known(room_id):
             await self._rooms.block(request.requester, room_id, is_blocked=True)
             return _shown(Shutdown())
-        task_id = await self._deletion.start(request.requester, room_id, wish)
+        task_id = await self._orders.start(request.requester, room_id, wish)
         task = await self._tasks.wait(task_id, DELETE_ROOM)
         if task.status is Status.FAILED:
             raise MatrixError(task.error or "The room could not be deleted.")
@@ -119,7 +119,7 @@ class RoomDeletionEndpoints:
     @administers("DELETE", f"{V2}/rooms/{{roomId}}", operation="deleteRoom")
     async def delete_room(self, request: Request) -> dict[str, str]:
         wish = request.body(DeletionWish)
-        return {"delete_id": await self._deletion.start(request.requester, _room(request), wish)}
+        return {"delete_id": await self._orders.start(request.requester, _room(request), wish)}
 
     @administers("GET", f"{V2}/rooms/{{roomId}}/delete_status", operation="listDeletionsOfRoom")
     async def list_deletions(self, request: Request) -> dict[str, Any]:

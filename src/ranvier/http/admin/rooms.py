@@ -12,9 +12,11 @@ from ranvier.http.responses import json_array
 from ranvier.services.administration.entering import Entering
 from ranvier.services.administration.rooms import ORDERS, RoomFilter, Rooms
 from ranvier.services.rooms.aliases import Aliases
+from ranvier.services.rooms.hierarchy import MAX_DEPTH, MAX_PAGE, Hierarchies, TreePage, TreeWish
 
 _OLD_ORDERS = {"alphabetical": "name", "size": "joined_members"}
 MAX_SERVERS = 20
+DEFAULT_TREE_PAGE = 50
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -32,8 +34,10 @@ class NewRoomAdmin(msgspec.Struct, frozen=True):
 class RoomEndpoints:
     """What rooms there are, and what they are like."""
 
-    def __init__(self, rooms: Rooms) -> None:
+    def __init__(self, rooms: Rooms, hierarchies: Hierarchies) -> None:
+        """`hierarchies` show everything."""
         self._rooms = rooms
+        self._hierarchies = hierarchies
 
     @administers("GET", f"{V1}/rooms", operation="listRooms")
     async def list_rooms(self, request: Request) -> dict[str, Any]:
@@ -75,6 +79,18 @@ class RoomEndpoints:
     async def list_state(self, request: Request) -> dict[str, Any]:
         state = await self._rooms.list_state(_room(request), request.query().text("type"))
         return {"state": json_array(state)}
+
+    @administers("GET", f"{V1}/rooms/{{roomId}}/hierarchy", operation="getHierarchyOfRoom")
+    async def get_hierarchy(self, request: Request) -> TreePage:
+        query = request.query()
+        wish = TreeWish(
+            max_depth=query.integer("max_depth", MAX_DEPTH, most=MAX_DEPTH),
+            limit=query.integer("limit", DEFAULT_TREE_PAGE, least=1, most=MAX_PAGE),
+            since=query.text("from"),
+        )
+        room_id = _room(request)
+        await self._rooms.get(room_id)
+        return await self._hierarchies.get_page(request.requester, room_id, wish)
 
     @administers("GET", f"{V1}/rooms/{{roomId}}/block", operation="isRoomBlocked")
     async def is_blocked(self, request: Request) -> dict[str, Any]:

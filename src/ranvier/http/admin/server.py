@@ -6,7 +6,7 @@ import msgspec
 
 import ranvier
 from ranvier.core.errors import InvalidParam
-from ranvier.core.identifiers import RoomID, UserID, parse_server_name, parse_user_id
+from ranvier.core.identifiers import UserID, parse_server_name, parse_user_id
 from ranvier.http.admin.declaring import V1, administers, flag, is_backwards, page_of
 from ranvier.http.request import Request
 from ranvier.services.administration.federation import ORDERS, DestinationInfo, Destinations
@@ -17,7 +17,6 @@ from ranvier.services.administration.registration_tokens import (
     TokenChange,
     TokenInfo,
 )
-from ranvier.services.administration.reports import Reports
 from ranvier.services.administration.tasks import AdminTask, Status, TaskFilter, Tasks
 from ranvier.services.administration.users import Users
 
@@ -194,40 +193,6 @@ class RegistrationTokenAdminEndpoints:
         return {}
 
 
-class ReportEndpoints:
-    """What users reported."""
-
-    def __init__(self, reports: Reports) -> None:
-        self._reports = reports
-
-    @administers("GET", f"{V1}/event_reports", operation="listEventReports")
-    async def list_reports(self, request: Request) -> dict[str, Any]:
-        query = request.query()
-        part = page_of(query)
-        reporter, sender, room = (query.text(name) for name in ("user_id", "event_sender_user_id", "room_id"))
-        page = await self._reports.list_page(
-            None if reporter is None else UserID(reporter),
-            None if room is None else RoomID(room.replace("\0", "")),
-            None if sender is None else UserID(sender.replace("\0", "")),
-            backwards=is_backwards(query, "b"),
-            **part,
-        )
-        shown = [msgspec.to_builtins(one) for one in page.reports]
-        answer: dict[str, Any] = {"event_reports": shown, "total": page.total}
-        reached = part["offset"] + len(shown)
-        return answer | {"next_token": reached} if shown and reached < page.total else answer
-
-    @administers("GET", f"{V1}/event_reports/{{reportId}}", operation="getEventReport", looks_at_content=True)
-    async def get_report(self, request: Request) -> dict[str, Any]:
-        info, event = await self._reports.get(_report(request))
-        return {**msgspec.to_builtins(info), "event_json": event}
-
-    @administers("DELETE", f"{V1}/event_reports/{{reportId}}", operation="deleteEventReport")
-    async def delete_report(self, request: Request) -> dict[str, str]:
-        await self._reports.delete(_report(request))
-        return {}
-
-
 class ServerNoticeEndpoints:
     """Telling users something."""
 
@@ -263,13 +228,6 @@ def _with_next(answer: dict[str, Any], reached: int) -> dict[str, Any]:
 def _storable(text: str | None) -> str | None:
     """Nothing that is stored has a U+0000."""
     return None if text is None else text.replace("\0", "")
-
-
-def _report(request: Request) -> int:
-    text = request.path["reportId"]
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise InvalidParam("A report is named by a number.")
-    return int(text)
 
 
 def _user(request: Request) -> UserID:

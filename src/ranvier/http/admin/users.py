@@ -94,6 +94,14 @@ class UserEndpoints:
         await self._moderation.suspend(request.requester, user_id, is_suspended=body.suspend)
         return {f"user_{user_id}_suspended": body.suspend}
 
+    @administers(
+        "POST",
+        f"{V1}/users/{{userId}}/_allow_cross_signing_replacement_without_uia",
+        operation="allowCrossSigningReset",
+    )
+    async def allow_cross_signing_reset(self, request: Request) -> dict[str, int]:
+        return {"updatable_without_uia_before_ms": await self._changes.allow_key_reset(_user(request))}
+
     @administers("GET", f"{V1}/username_available", operation="isUsernameAvailable")
     async def is_username_available(self, request: Request) -> dict[str, bool]:
         await self._changes.check_username(request.query().required("username"))

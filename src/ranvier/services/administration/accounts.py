@@ -7,7 +7,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from ranvier.core.canonical_json import encode
-from ranvier.core.errors import Forbidden, InvalidParam, UserInUse
+from ranvier.core.errors import Forbidden, InvalidParam, NotFound, UserInUse
 from ranvier.core.identifiers import UserID, localpart_of
 from ranvier.io.clock import Clock
 from ranvier.services.accounts.creation import AccountCreation, NewAccount, new_user_id
@@ -26,7 +26,7 @@ from ranvier.services.administration.users import ExternalId
 from ranvier.services.flows.deactivation import close_account
 from ranvier.services.requester import Requester
 from ranvier.store.database import Database, WriteTxn
-from ranvier.store.tables import accounts, profiles, threepids
+from ranvier.store.tables import accounts, cross_signing, profiles, threepids
 from ranvier.store.tables.accounts import Account, AccountKind
 from ranvier.store.tables.admin_users import set_user_type
 from ranvier.store.tables.interned import Interner
@@ -34,6 +34,7 @@ from ranvier.store.tables.jobs import enqueue_job
 from ranvier.store.tables.threepids import Threepid
 
 MAX_ADDRESSES: Final = 100
+KEY_RESET_MS: Final = 600_000
 _PHONE: Final = re.compile(r"[0-9]{5,15}")
 
 
@@ -111,6 +112,16 @@ class AccountChanges:
         if requester.user_id == user_id:
             raise Forbidden("This is your own account.")
         return await self._db.write(close_account, user_id, self._clock.now_ms(), erase=erase)
+
+    async def allow_key_reset(self, user_id: UserID) -> int:
+        """Let the user replace the cross-signing keys once without proving who they are. Until when, in ms.
+
+        Raises: NotFound, also when there are no such keys.
+        """
+        check_local(user_id, self._interner.own_server)
+        until_ms = self._clock.now_ms() + KEY_RESET_MS
+        await self._db.write(_allow_key_reset, user_id, until_ms)
+        return until_ms
 
     async def check_username(self, username: str) -> None:
         """Raises: UserInUse, InvalidUsername."""
@@ -219,3 +230,11 @@ def _canonical(wish: ThreepidWish) -> str:
     elif wish.medium == "msisdn" and _PHONE.fullmatch(wish.address):
         return wish.address
     raise InvalidParam("A third-party id is of the medium email or msisdn, and has an address of that kind.")
+
+
+def _allow_key_reset(txn: WriteTxn, user_id: UserID, until_ms: int) -> None:
+    account = get_account(txn, user_id)
+    keys = cross_signing.list_cross_signing_keys(txn, [account.user_nid])[account.user_nid]
+    if cross_signing.MASTER not in keys:
+        raise NotFound("This user has no cross-signing keys.")
+    cross_signing.allow_reset(txn, account.user_nid, until_ms)

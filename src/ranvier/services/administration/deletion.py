@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from ranvier.core.errors import InvalidParam, MatrixError, ProtocolFault
-from ranvier.core.identifiers import RoomID, UserID
+from ranvier.core.identifiers import RoomID, ServerName, UserID
 from ranvier.core.room_versions import RoomVersion
 from ranvier.io.clock import Clock
 from ranvier.services.administration.people import act_as, check_local, get_account, get_room
@@ -77,6 +77,36 @@ class Movers(msgspec.Struct, frozen=True):
     version: RoomVersion  # of the room that they come into
 
 
+class DeletionOrders:
+    """Begins to delete rooms: whichever process of the server has time does it."""
+
+    def __init__(self, db: Database, own_server: ServerName, clock: Clock, tasks: Tasks) -> None:
+        self._db = db
+        self._own_server = own_server
+        self._clock = clock
+        self._tasks = tasks
+
+    async def start(self, requester: Requester, room_id: RoomID, wish: DeletionWish) -> str:
+        """Begin to delete a room; the id of the task. Nobody of this server can enter from now on.
+
+        Raises: NotFound; InvalidParam: it is being deleted already, or the user for the new room is not of here.
+        """
+        if wish.new_room_user_id is not None:
+            user_id = UserID(wish.new_room_user_id)
+            check_local(user_id, self._own_server)
+            await self._db.read(get_account, user_id)
+
+        def also(txn: WriteTxn) -> None:
+            get_room(txn, room_id)
+            under_way = (Status.SCHEDULED, Status.ACTIVE)
+            if any(one.status in under_way for one in admin_tasks.list_tasks_of(txn, room_id, DELETE_ROOM)):
+                raise InvalidParam("This room is being deleted already.")
+            if wish.block:
+                rooms.block_room(txn, room_id, requester.user_id, self._clock.now_ms())
+
+        return await self._tasks.start(requester, DELETE_ROOM, room_id, wish, also)
+
+
 class RoomDeletion:
     """Deletes rooms."""
 
@@ -89,26 +119,6 @@ class RoomDeletion:
         self._tasks = tasks
         self._movers = movers
         self._purge = purge
-
-    async def start(self, requester: Requester, room_id: RoomID, wish: DeletionWish) -> str:
-        """Begin to delete a room; the id of the task. Nobody of this server can enter from now on.
-
-        Raises: NotFound; InvalidParam: it is being deleted already, or the user for the new room is not of here.
-        """
-        if wish.new_room_user_id is not None:
-            user_id = UserID(wish.new_room_user_id)
-            check_local(user_id, self._interner.own_server)
-            await self._db.read(get_account, user_id)
-
-        def also(txn: WriteTxn) -> None:
-            get_room(txn, room_id)
-            under_way = (Status.SCHEDULED, Status.ACTIVE)
-            if any(one.status in under_way for one in admin_tasks.list_tasks_of(txn, room_id, DELETE_ROOM)):
-                raise InvalidParam("This room is being deleted already.")
-            if wish.block:
-                rooms.block_room(txn, room_id, requester.user_id, self._clock.now_ms())
-
-        return await self._tasks.start(requester, DELETE_ROOM, room_id, wish, also)
 
     async def run(self, task: AdminTask) -> Shutdown:
         """Do the task. Raises: MatrixError, ProtocolFault when it cannot be done."""

@@ -14,3 +14,9 @@ CREATE TABLE admin_tasks (
 );
 CREATE INDEX admin_tasks_by_resource ON admin_tasks (resource_id, action);
 CREATE INDEX admin_tasks_by_time ON admin_tasks (changed_ms);
+
+-- Who may replace their cross-signing keys without proving who they are, once and until when.
+CREATE TABLE cross_signing_resets (
+    user_nid {int} PRIMARY KEY REFERENCES users(user_nid),
+    until_ms {int} NOT NULL
+);
