@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from ranvier.app.build import assemble, open_ports
-from ranvier.app.config import Config
+from ranvier.app.config import Config, SsoConfig, SsoProviderConfig
 from ranvier.http.endpoint import collect
 
 ROOT: Final = Path(__file__).parent.parent
@@ -30,10 +30,8 @@ DECLINED: Final[Mapping[str, str]] = {
     "ping": "an application service's",
     "getWellknownPolicy": "a policy server's",
     "askPolicyServerToSign": "a policy server's",
-    "redirectToSSO": "declined: no login of this server is somewhere else, and `GET /login` says so",
-    "redirectToIdP": "declined: no login of this server is somewhere else, and `GET /login` says so",
-    "getAuthMetadata": "declined: there is no OAuth server here; the answer is M_UNRECOGNIZED, as the spec has it",
 }
+PROVIDER: Final = SsoProviderConfig(id="x", name="X", issuer="https://idp.test", client_id="x")
 CALLED: Final = frozenset({"transactions", "query_user", "query_room", "protocols"})
 
 
@@ -45,7 +43,14 @@ def shape(method: str, path: str) -> tuple[str, str]:
 async def served_operations() -> set[tuple[str, str]]:
     """What a homeserver with everything switched on serves."""
     with tempfile.TemporaryDirectory() as directory:
-        ports = await open_ports(Config(server_name="localhost", data_dir=Path(directory)))
+        ports = await open_ports(
+            Config(
+                server_name="localhost",
+                data_dir=Path(directory),
+                public_base_url="http://localhost:8008",
+                sso=SsoConfig(providers=(PROVIDER,)),
+            )
+        )
         homeserver = assemble(ports)
         served = {shape(declared.method, declared.path) for declared, _ in collect(homeserver.endpoints)}
         await homeserver.close()

@@ -7,7 +7,9 @@ import os
 import resource
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -22,12 +24,23 @@ from .load import C, call, load_on
 WITH_POSTGRES = Path(__file__).parents[2] / "scripts" / "with-postgres"
 SLOW_FSYNC = """
 #define _GNU_SOURCE
+#include <stdlib.h>
 #include <unistd.h>
 #include <sys/syscall.h>
-static int late(int nr, int fd) { usleep(150000); return syscall(nr, fd); }
+/* Always, or while the file that SLOW names is there. */
+static int late(int nr, int fd) {
+    const char *sign = getenv("SLOW");
+    if (!sign || !access(sign, F_OK)) usleep(150000);
+    return syscall(nr, fd);
+}
 int fsync(int fd) { return late(SYS_fsync, fd); }
 int fdatasync(int fd) { return late(SYS_fdatasync, fd); }
 """
+
+
+NEEDS_COMPILER = pytest.mark.skipif(
+    shutil.which("cc") is None, reason="NOT TESTED: a slow or full disk needs a C compiler"
+)
 
 
 @pytest.fixture
@@ -56,14 +69,11 @@ async def test_a_full_disk_refuses_writes_and_nothing_else(server: ServerProcess
     server.stop()
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="NOT TESTED: a slow disk needs a C compiler")
+@NEEDS_COMPILER
 async def test_on_a_slow_disk_many_share_a_commit(tmp_path: Path) -> None:
     """Each fsync takes 150 ms. Forty senders are not forty times as slow, and reading does not wait for it."""
-    source, library = tmp_path / "slow.c", tmp_path / "slow.so"
-    source.write_text(SLOW_FSYNC)
-    compile_library = ["cc", "-shared", "-fPIC", "-o", str(library), str(source)]
-    await asyncio.to_thread(subprocess.run, compile_library, check=True)
-    server = ServerProcess(tmp_path, LD_PRELOAD=str(library))
+    library = await asyncio.to_thread(compiled, SLOW_FSYNC, tmp_path)
+    server = ServerProcess(tmp_path, LD_PRELOAD=library)
     try:
         server.start()
         async with load_on(server, senders=40) as load:
@@ -121,7 +131,16 @@ class Postgres:
 
 @pytest.fixture
 def postgres() -> Iterator[Postgres]:
-    environment = {name: value for name, value in os.environ.items() if name != "RANVIER_TEST_POSTGRES"}
+    with running_postgres() as postgres:
+        yield postgres
+
+
+@contextmanager
+def running_postgres(**more: str) -> Iterator[Postgres]:
+    """`more`: of the environment of its processes."""
+    environment = {
+        name: value for name, value in os.environ.items() if name != "RANVIER_TEST_POSTGRES"
+    } | more
     with subprocess.Popen(
         [WITH_POSTGRES, "bash", "-c", 'echo "${RANVIER_TEST_POSTGRES:-}"; read -r _ || true'],
         stdin=subprocess.PIPE,
@@ -157,6 +176,133 @@ async def test_postgresql_may_restart_and_fail_over(tmp_path: Path, postgres: Po
         server.stop()
     finally:
         server.kill()
+
+
+FULL_DISK = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+/* While the file that FULL names is there, no file grows; what there is can be written over. */
+static int is_full(int fd, off_t end) {
+    struct stat file;
+    const char *sign = getenv("FULL");
+    if (!sign || access(sign, F_OK) || fstat(fd, &file) || !S_ISREG(file.st_mode) || end <= file.st_size) return 0;
+    errno = ENOSPC;
+    return 1;
+}
+static off_t length(const struct iovec *parts, int count) {
+    off_t sum = 0;
+    for (int i = 0; i < count; i++) sum += parts[i].iov_len;
+    return sum;
+}
+ssize_t pwrite(int fd, const void *data, size_t size, off_t at) {
+    static ssize_t (*real)(int, const void *, size_t, off_t);
+    if (!real) real = dlsym(RTLD_NEXT, "pwrite");
+    return is_full(fd, at + size) ? -1 : real(fd, data, size, at);
+}
+ssize_t pwrite64(int fd, const void *data, size_t size, off_t at) { return pwrite(fd, data, size, at); }
+ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t at) {
+    static ssize_t (*real)(int, const struct iovec *, int, off_t);
+    if (!real) real = dlsym(RTLD_NEXT, "pwritev");
+    return is_full(fd, at + length(parts, count)) ? -1 : real(fd, parts, count, at);
+}
+ssize_t pwritev64(int fd, const struct iovec *parts, int count, off_t at) { return pwritev(fd, parts, count, at); }
+int posix_fallocate(int fd, off_t at, off_t size) {
+    static int (*real)(int, off_t, off_t);
+    if (!real) real = dlsym(RTLD_NEXT, "posix_fallocate");
+    return is_full(fd, at + size) ? ENOSPC : real(fd, at, size);
+}
+int posix_fallocate64(int fd, off_t at, off_t size) { return posix_fallocate(fd, at, size); }
+"""
+
+
+@pytest.fixture
+def readable() -> Iterator[Path]:
+    """A directory into which the user that PostgreSQL runs as can look."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def compiled(source: str, directory: Path) -> str:
+    """A library for LD_PRELOAD."""
+    (directory / "fault.c").write_text(source)
+    command = [
+        "cc",
+        "-shared",
+        "-fPIC",
+        "-o",
+        str(directory / "fault.so"),
+        str(directory / "fault.c"),
+        "-ldl",
+    ]
+    subprocess.run(command, check=True)
+    return str(directory / "fault.so")
+
+
+@NEEDS_COMPILER
+async def test_postgresql_on_a_full_disk(tmp_path: Path, readable: Path) -> None:
+    """Its tables cannot grow. Reading goes on; when there is room again, so does writing, and nothing that was
+    acknowledged is lost (`load_on` looks)."""
+    library = await asyncio.to_thread(compiled, FULL_DISK, readable)
+    sign = readable / "full"
+    with running_postgres(LD_PRELOAD=library, FULL=str(sign)) as postgres:
+        server = ServerProcess(tmp_path, RANVIER__DATABASE__URL=postgres.url)
+        try:
+            server.start()
+            async with load_on(server) as load:
+                await load.until_acknowledged(30)
+                sign.touch()
+                await load.until_failed(20, seconds=120)
+                assert set(load.failures) <= {"500", "503", "507"}, load.failures
+                told = await call(load.http, "GET", f"{C}/sync?timeout=0", load.token)
+                assert load.room in told["rooms"]["join"], "reading goes on"
+                sign.unlink()
+                await load.until_acknowledged(30, seconds=40)
+                await _hears_what_is_said(load.http, load.token, load.room)
+            server.stop()
+        finally:
+            server.kill()
+
+
+@NEEDS_COMPILER
+async def test_postgresql_on_a_slow_disk(tmp_path: Path, readable: Path) -> None:
+    """Each fsync takes 150 ms. Many share a commit, and reading does not wait for it."""
+    library = await asyncio.to_thread(compiled, SLOW_FSYNC, readable)
+    sign = readable / "slow"
+    with running_postgres(LD_PRELOAD=library, SLOW=str(sign), RANVIER_TEST_FSYNC="on") as postgres:
+        server = ServerProcess(tmp_path, RANVIER__DATABASE__URL=postgres.url)
+        try:
+            server.start()
+            async with load_on(server, senders=40) as load:
+                await load.until_acknowledged(40)
+                sign.touch()
+                await load.until_acknowledged(40, seconds=60)
+                began = count_flushes(postgres)
+                await load.until_acknowledged(200, seconds=120)
+                # One after the other, each would have its own.
+                assert count_flushes(postgres) - began < 100
+                for _ in range(5):
+                    await call(load.http, "GET", f"{C}/joined_rooms", load.token)
+                sign.unlink()
+                assert not load.failures
+            server.stop()
+        finally:
+            server.kill()
+
+
+def count_flushes(postgres: Postgres) -> int:
+    """How often the log was written to the disk."""
+    with psycopg.connect(postgres.url, autocommit=True) as conn:
+        conn.execute("SELECT pg_stat_force_next_flush()")
+        row = conn.execute("SELECT wal_sync FROM pg_stat_wal").fetchone()
+        assert row is not None
+        return int(row[0])
 
 
 async def _hears_what_is_said(http: aiohttp.ClientSession, token: str, room: str) -> None:

@@ -11,7 +11,7 @@ from ranvier.app.config import FederationConfig
 from ranvier.io.ports import Unreachable
 from tests.federation import network as memory
 from tests.federation.conftest import network  # noqa: F401 - a fixture
-from tests.federation.network import Network
+from tests.federation.network import Network, SkippingClock
 from tests.federation.test_https import free_port, listening
 from tests.federation.test_rooms import create_room, join, reads, say, texts
 from tests.http.client import segment
@@ -115,3 +115,42 @@ async def test_when_the_clock_jumps_everything_keeps_its_order(tmp_path: Path, j
         assert (await alice.get(f"{C}/account/whoami")).status == 200
         await say(bob, room, "back again")
         assert await texts(alice, room) == ["before", "after", "back again"]
+
+
+@pytest.mark.parametrize("jump_s", [-DAY_MS / 1000, DAY_MS / 1000])
+async def test_a_clock_that_is_a_day_wrong_loses_nothing_between_servers(
+    network: Network,  # noqa: F811
+    jump_s: float,
+) -> None:
+    """Keys are not valid yet, or not any more, for the one whose clock is wrong: then it believes nobody. What was said
+    meanwhile arrives when the clock is right again, in its order, and without waiting for the wrong time to come."""
+    network.clocks["two.test"] = SkippingClock()
+    one, two = await network.server("one"), await network.server("two")
+    alice, bob = await one.register("alice"), await two.register("bob")
+    room = await create_room(alice, "12", preset="public_chat")
+    assert (await join(bob, room)).status == 200
+    await say(alice, room, "before")
+    await reads(bob, room, "before")
+    network.clock.skip(60)  # keys are not asked for twice in a moment
+    network.clocks["two.test"].jump(jump_s)
+    await say(bob, room, "from another day")
+    await reads(alice, room, "from another day")
+    await say(alice, room, "during")
+    carol = await (await network.server("three")).register("carol")
+    assert (await join(carol, room)).status == 200
+    network.clocks["two.test"].jump(-jump_s)
+    await say(bob, room, "right again")
+    await reads(alice, room, "right again")
+    # Pauses that began meanwhile are as long as ever.
+    for clock in (network.clock, network.clocks["two.test"]):
+        clock.skip(600)
+    await say(carol, room, "welcome back")
+    await say(alice, room, "after")
+    for text in ("welcome back", "after", "during"):
+        await reads(bob, room, text)
+    told = [text for text in await texts(bob, room) if text in ("before", "during", "after")]
+    assert told == ["before", "during", "after"]
+    await say(bob, room, "thank you")
+    for user in (alice, carol):
+        for text in ("right again", "welcome back", "thank you"):
+            await reads(user, room, text)

@@ -21,11 +21,12 @@ class Answer(NamedTuple):
 
 
 class Client:
-    """Sends requests as one user. `token` goes into the Authorization header."""
+    """Sends requests as one user. `token` goes into the Authorization header; `ip` is where they come from."""
 
-    def __init__(self, app: Any, token: str | None = None) -> None:
+    def __init__(self, app: Any, token: str | None = None, *, ip: str = "127.0.0.1") -> None:
         self._app = app
         self.token = token
+        self.ip = ip
 
     def as_user(self, token: str | None) -> "Client":
         return Client(self._app, token)
@@ -72,7 +73,7 @@ class Client:
             "query_string": query_string.encode("ascii"),
             "root_path": "",
             "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in sent.items()],
-            "client": ("127.0.0.1", 50000),
+            "client": (self.ip, 50000),
             "server": ("127.0.0.1", 8008),
         }
         return await self._run(scope, payload)

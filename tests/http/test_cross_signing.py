@@ -2,6 +2,7 @@
 
 import pytest
 
+from .administrators import V1, register_admin
 from .homeserver import PASSWORD
 from .olm import Key, cross_signing_key, device_key, device_keys
 
@@ -65,6 +66,26 @@ async def test_the_same_keys_again_need_no_password_but_others_do(homeserver):
     assert (wrong.status, wrong.errcode) == (401, "M_FORBIDDEN")
     assert (await alice.post(UPLOAD, other | {"auth": proof})).status == 200
     assert (await query(alice, alice.user_id))["master_keys"] == {alice.user_id: other["master_key"]}
+
+
+async def test_an_administrator_lets_keys_be_replaced_once_without_a_password(homeserver):
+    admin, alice = await register_admin(homeserver), await with_keys(homeserver, "alice")
+    path = f"{V1}/users/{alice.user_id}/_allow_cross_signing_replacement_without_uia"
+    other, third = (keys_of(alice, *(Key(number + n) for n in range(3))) for number in (21, 31))
+    until_ms = (await admin.post(path, {})).json["updatable_without_uia_before_ms"]
+    assert 0 < until_ms - homeserver.clock.now_ms() <= 600_000
+    assert (
+        await alice.post(UPLOAD, keys_of(alice))
+    ).status == 200  # the same ones again: nothing is replaced
+    assert (await alice.post(UPLOAD, other)).status == 200
+    assert (await query(alice, alice.user_id))["master_keys"] == {alice.user_id: other["master_key"]}
+    assert (await alice.post(UPLOAD, third)).status == 401
+    await admin.post(path, {})
+    homeserver.clock.ahead_ms = 600_001
+    assert (await alice.post(UPLOAD, third)).status == 401
+    bob = await homeserver.register("bob")
+    refused = await admin.post(path.replace(alice.user_id, bob.user_id), {})
+    assert (refused.status, refused.errcode) == (404, "M_NOT_FOUND")
 
 
 async def test_one_new_key_is_signed_by_the_master_that_is_there(homeserver):

@@ -71,6 +71,9 @@ class Reference:
         return found
 
 
+THERE = {"kind": "event_match", "key": "room_id"}
+
+
 class History:
     """Random actions on a room, told to the reference as well."""
 
@@ -146,13 +149,17 @@ class History:
         kind, rule_id, body = self.chance.choice(
             (
                 (RuleKind.ROOM, self.room.room_id, {"actions": []}),
+                (RuleKind.ROOM, self.room.room_id, {"actions": ["notify"]}),
+                (RuleKind.OVERRIDE, "mute", {"actions": [], "conditions": [dict(THERE)]}),
                 (RuleKind.CONTENT, "cake", {"pattern": "cake", "actions": ["notify", HIGHLIGHT]}),
                 (RuleKind.SENDER, self.users[0].user_id, {"actions": []}),
                 (RuleKind.OVERRIDE, ".m.rule.master", {"enabled": self.chance.random() < 0.5}),
             )
         )
+        for condition in body.get("conditions", ()):
+            condition["pattern"] = self.room.room_id
         path = f"/_matrix/client/v3/pushrules/global/{kind.value}/{segment(rule_id)}"
-        if kind is RuleKind.OVERRIDE:
+        if "enabled" in body:
             answer = await user.put(f"{path}/enabled", body)
             changed = set_enabled(rules[user.user_id], kind, rule_id, enabled=body["enabled"])
         else:
@@ -194,3 +201,39 @@ async def test_counts_are_those_of_evaluating_each_event_for_each_user(homeserve
     for _ in range(120):
         await history.step()
         await history.check()
+
+
+async def test_who_mutes_a_room_costs_nothing_there(homeserver):
+    """What is unread when it is muted stays so; then rows follow what notifies the user all the same."""
+    alice, *others = [await homeserver.register(f"user{number}") for number in range(4)]
+    room = await Room.create(homeserver, alice)
+    for user in others:
+        await room.join(user)
+    await room.say(alice, "before")
+    override = {"actions": [], "conditions": [{**THERE, "pattern": room.room_id}]}
+    mutes = [("room", segment(room.room_id), {"actions": []}), ("override", "mute", override)]
+    for user, (kind, rule_id, body) in zip(others[:2], mutes, strict=True):
+        path = f"/_matrix/client/v3/pushrules/global/{kind}/{rule_id}"
+        assert (await user.put(path, body)).status == 200
+
+    async def rows():
+        db = homeserver.foundation.ports.db
+        return await db.read(lambda txn: txn.value("SELECT COUNT(*) FROM user_notifications"))
+
+    async def unread(user):
+        answer = (await user.get("/_matrix/client/v3/sync")).json["rooms"]["join"][room.room_id]
+        return answer["unread_notifications"]["notification_count"]
+
+    kept = await rows()
+    for number in range(10):
+        await room.say(alice, f"m{number}")
+    assert await rows() == kept
+    assert [await unread(user) for user in others] == [1, 1, 11]
+    await room.say(alice, "you", **{"m.mentions": {"user_ids": [user.user_id for user in others]}})
+    assert await rows() == kept + 2  # a mute of kind override wins over mentions
+    assert [await unread(user) for user in others] == [2, 1, 12]
+    # Heard again, the room counts from there on.
+    for user, (kind, rule_id, _) in zip(others[:2], mutes, strict=True):
+        assert (await user.delete(f"/_matrix/client/v3/pushrules/global/{kind}/{rule_id}")).status == 200
+    await room.say(alice, "again")
+    assert [await unread(user) for user in others] == [3, 2, 13]

@@ -10,6 +10,8 @@ import pytest
 from ranvier.app.compose.foundation import Network
 from ranvier.io.dns import open_dns_resolver
 from ranvier.io.ports import HttpRequest, HttpResponse, Unreachable
+from ranvier.services.push.delivery import DELIVERIES_OF_USER, MAX_DELIVERIES
+from ranvier.services.turns import Turns
 
 from .client import segment
 from .homeserver import Homeserver, User, eventually
@@ -51,7 +53,7 @@ class Gateway:
         return HttpResponse(200, {}, orjson.dumps({"rejected": self.rejected}))
 
     async def next(self) -> dict[str, Any]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self.got.get()
 
 
@@ -65,16 +67,6 @@ async def homeserver(gateway: Gateway, start_homeserver: Callable) -> AsyncItera
     async def close() -> None: ...
 
     return await start_homeserver(replaced={"network": Network(gateway, open_dns_resolver(), close)})
-
-
-@pytest.fixture
-async def alice(homeserver: Homeserver) -> User:
-    return await homeserver.register("alice")
-
-
-@pytest.fixture
-async def bob(homeserver: Homeserver) -> User:
-    return await homeserver.register("bob")
 
 
 @pytest.fixture
@@ -161,6 +153,88 @@ async def test_a_gateway_that_fails_is_tried_again(gateway, homeserver, alice, b
     homeserver.clock.ahead_ms += 3_600_000
     sent.append(await room.say(alice, "three"))
     assert [(await gateway.next())["event_id"] for _ in sent] == sent
+
+
+class SlowGateways:
+    """Answers only at FAST, until told to go on."""
+
+    FAST = "https://fast.example/_matrix/push/v1/notify"
+
+    def __init__(self) -> None:
+        self.under_way: dict[str, int] = {}
+        self.told: asyncio.Queue[str] = asyncio.Queue()
+        self.go_on = asyncio.Event()
+
+    async def send(self, request: HttpRequest) -> HttpResponse:
+        if request.url == self.FAST:
+            assert request.body is not None
+            (device,) = orjson.loads(request.body)["notification"]["devices"]
+            self.told.put_nowait(device["pushkey"])
+        else:
+            self.under_way[request.url] = self.under_way.get(request.url, 0) + 1
+            await self.go_on.wait()
+        return HttpResponse(200, {}, b"{}")
+
+
+def slow_url(number: int) -> str:
+    return f"https://slow{number}.example/_matrix/push/v1/notify"
+
+
+@pytest.fixture
+def slow() -> SlowGateways:
+    return SlowGateways()
+
+
+@pytest.fixture
+async def slowed(slow: SlowGateways, start_homeserver: Callable) -> AsyncIterator[Homeserver]:
+    async def close() -> None: ...
+
+    yield await start_homeserver(replaced={"network": Network(slow, open_dns_resolver(), close)})
+    slow.go_on.set()
+
+
+async def test_one_users_slow_pushers_are_in_nobodys_way(slow, slowed):
+    """More of them than there are deliveries at a time, each at a host of its own."""
+    alice, bob, carol = [await slowed.register(name) for name in ("alice", "bob", "carol")]
+    room = await Room.create(slowed, alice)
+    for user in (bob, carol):
+        await room.join(user)
+    for number in range(MAX_DELIVERIES + 5):
+        await set_pusher(bob, pushkey=str(number), data={"url": slow_url(number)})
+    await room.say(alice, "one")
+
+    async def is_stuck() -> bool:
+        return len(slow.under_way) == DELIVERIES_OF_USER
+
+    await eventually(is_stuck)
+    await set_pusher(carol, pushkey="carols", data={"url": slow.FAST})
+    await room.say(alice, "two")
+    async with asyncio.timeout(60):
+        assert await slow.told.get() == "carols"
+    assert len(slow.under_way) == DELIVERIES_OF_USER
+
+
+async def test_one_slow_gateway_is_in_nobodys_way_who_uses_another(slow, slowed, monkeypatch):
+    alice, *users = [await slowed.register(f"user{number}") for number in range(5)]
+    room = await Room.create(slowed, alice)
+    for user in users:
+        await room.join(user)
+    delivery = next(one for one in slowed.workers if one.name == "push-delivery")
+    monkeypatch.setattr(delivery, "_slots", asyncio.Semaphore(3))
+    monkeypatch.setattr(delivery, "_to_place", Turns(2))
+    for user in users[:3]:
+        await set_pusher(user, pushkey=user.user_id, data={"url": slow_url(1)})
+    await room.say(alice, "one")
+
+    async def is_stuck() -> bool:
+        return slow.under_way == {slow_url(1): 2}
+
+    await eventually(is_stuck)
+    await set_pusher(users[3], pushkey="fast", data={"url": slow.FAST})
+    await room.say(alice, "two")
+    async with asyncio.timeout(60):
+        assert await slow.told.get() == "fast"
+    assert slow.under_way == {slow_url(1): 2}
 
 
 async def test_a_rejected_pusher_goes(gateway, alice, bob, room):

@@ -146,6 +146,38 @@ async def test_the_tree_of_a_space(alice, bob):
     }
 
 
+@pytest.mark.parametrize(
+    "kept", [(60.0, 50_000), (60.0, 3), (-1.0, 50_000)], ids=["kept", "too large", "too late"]
+)
+async def test_pages_are_the_same_whether_or_not_a_walk_is_remembered(alice, bob, monkeypatch, kept):
+    for name, value in zip(("KEPT_S", "MAX_KEPT_ROOMS"), kept, strict=True):
+        monkeypatch.setattr(f"ranvier.services.rooms.hierarchy.{name}", value)
+    inner = [
+        await make_space(
+            alice,
+            [(await create(alice, preset="public_chat"), {"order": str(number)}) for number in range(3)],
+            preset="public_chat",
+        )
+        for _ in range(2)
+    ]
+    space = await make_space(
+        alice, [(one, {"order": str(number)}) for number, one in enumerate(inner)], preset="public_chat"
+    )
+    every = await walk(alice, space)
+    assert len(every) == 9
+    assert every[0] == space
+    for limit in (1, 2, 4, 8, 9):
+        assert await walk(alice, space, limit=limit) == every
+    # A page can be asked for again, and shows what may be seen when it is asked for.
+    token = (await bob.get(hierarchy(space), limit=2)).json["next_batch"]
+    pages = [(await bob.get(hierarchy(space), limit=3, **{"from": token})).json for _ in range(2)]
+    assert pages[0] == pages[1]
+    assert [room["room_id"] for room in pages[0]["rooms"]] == every[2:5]
+    await set_state(alice, every[2], "m.room.join_rules", {"join_rule": "invite"})
+    later = (await bob.get(hierarchy(space), limit=3, **{"from": token})).json["rooms"]
+    assert [room["room_id"] for room in later] == every[3:6]
+
+
 async def test_what_is_no_tree(alice, bob):
     private = await make_space(alice, [])
     for room in (private, UNKNOWN_ROOM):

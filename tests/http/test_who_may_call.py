@@ -36,6 +36,19 @@ OPEN = {
     *("getUserProfile", "getProfileField", "getRoomIdByAlias", "getRoomVisibilityOnDirectory"),
     *("getPublicRooms", "getRoomSummary", "getContent", "getContentOverrideName", "getContentThumbnail"),
     *("getServerKey", "perspectivesKeyQuery", "bulkPerspectivesKeyQuery"),
+    # who signs in elsewhere; what follows the redirect needs what the browser was given there
+    *("redirectToSSO", "redirectToIdP", "returnFromIdP", "chooseNameForSSO", "continueFromSSO"),
+    *("confirmAtIdP", "allowAfterSSO"),
+    # pages for browsers, which know who is signed in by a cookie and let nobody do anything without
+    *("showSignIn", "signIn", "continueSignIn", "signOut", "showSignUp", "signUp"),
+    *("showForgotPassword", "forgotPassword", "showAccount", "changeAccount", "approvalFallback"),
+    *("showContacts", "changeContacts"),
+    *("showAuthorization", "authorize", "showDeviceLink", "linkDevice"),
+    # clients of OAuth have no secrets of their own: codes and tokens are the proof
+    *("getAuthMetadata", "registerOAuthClient", "authorizeOAuthDevice", "getOAuthToken", "revokeOAuthToken"),
+    # two devices of a person, one of which is not signed in yet
+    *("beginTextRendezvous", "getTextRendezvous", "putTextRendezvous", "endTextRendezvous"),
+    *("discoverRendezvous", "beginRendezvous", "getRendezvous", "putRendezvous", "endRendezvous"),
     # a secret in the request is the proof
     *("getRegisterNonce", "registerBySharedSecret", "exchangeOpenIdToken"),
     *("showMailConfirmation", "confirmMail", "showMailUnsubscribe", "unsubscribeFromMail"),
@@ -87,7 +100,11 @@ def test_what_sends_mail_or_asks_for_a_secret_is_slow() -> None:
     slow = {Rate.LOGIN, Rate.REGISTRATION, Rate.JOIN}
     writes = [one for one in ALL if one.auth is Auth.NONE and one.method != "GET"]
     fast = {one.operation for one in writes if one.rate not in slow}
-    assert fast == {"refresh", "bulkPerspectivesKeyQuery", "send2014"}
+    # A session must have been begun, slowly, before anybody can write in it.
+    meeting = {"putTextRendezvous", "endTextRendezvous", "putRendezvous", "endRendezvous"}
+    # Tokens are as long as that of "refresh", and the pages need the cookie of somebody who signed in, slowly.
+    oauth = {"getOAuthToken", "revokeOAuthToken", "authorize", "signOut"}
+    assert fast == {"refresh", "bulkPerspectivesKeyQuery", "send2014"} | meeting | oauth
 
 
 ADMINISTRATION = sorted(

@@ -61,6 +61,7 @@ HOT_READS: Mapping[str, Callable[[ReadTxn], object]] = {
         t, 1, relations.Relation(EVENT, "m.annotation", "k"), "t", 1
     ),
     "words of events": lambda t: message_search.search_events(t, (1, 2), ("a", "b"), upto=9, limit=5),
+    "rooms that are searched": lambda t: message_search.list_searched_rooms(t, 1, 5),
     "searchable events": lambda t: message_search.list_searchable(t, 1, 2, ("m.room.message",), 5),
     "users by words": lambda t: user_directory.search_users(t, 1, ("a", "b")),
     "edge": lambda t: tl.find_edge(t, 1, above=0, below=9, backwards=True, count=5),

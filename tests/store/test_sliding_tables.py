@@ -16,13 +16,14 @@ from ranvier.store.tables.sliding_connections import (
     StoredRoom,
     delete_unused,
     find_connection,
+    find_shown,
     store_connection,
 )
 from tests.store.room_builder import ALICE, BOB, RoomBuilder, make_pdu
 from tests.store.test_encryption_tables import make_holder
 
 FAR = 2**62
-ROOM = StoredRoom(7, None, 3, 0, 1, "join", False)
+ROOM = StoredRoom(7, None, 3, 0, 1, "join", False, None, None)
 
 
 def connection(device_nid: int, **fields: object) -> StoredConnection:
@@ -34,6 +35,7 @@ def connection(device_nid: int, **fields: object) -> StoredConnection:
         "position": 5,
         "account_data_upto": 4,
         "device_lists_upto": None,
+        "subscriptions_upto": None,
         "required_states": b"[]",
         "used_ms": 1000,
     }
@@ -45,23 +47,42 @@ async def test_a_connection_is_kept_with_its_rooms_and_only_its_latest_life(db: 
 
     def run(txn: WriteTxn) -> None:
         first = connection(device)
-        rooms = [ROOM, msgspec.structs.replace(ROOM, room_nid=8, upto=2, is_direct=True)]
-        store_connection(txn, ConnectionChange(first, True, rooms, (), True))
-        assert find_connection(txn, device, "main") == (first, rooms)
-        assert find_connection(txn, device, "other") is None
+        rooms = [ROOM, msgspec.structs.replace(ROOM, room_nid=8, upto=2, is_direct=True, notifications=3)]
+        assert store_connection(txn, ConnectionChange(first, None, rooms, (), True))
+        assert find_connection(txn, device, "main", 10) == (first, rooms)
+        assert find_connection(txn, device, "other", 10) is None
+        assert find_connection(txn, device, "main", 11) is None
         later = msgspec.structs.replace(first, answer=2, position=9, device_lists_upto=9)
-        moved = msgspec.structs.replace(ROOM, upto=5)
-        store_connection(txn, ConnectionChange(later, False, [moved], [8], True))
-        assert find_connection(txn, device, "main") == (later, [moved])
+        moved = msgspec.structs.replace(ROOM, upto=5, notifications=1, highlights=0)
+        assert store_connection(txn, ConnectionChange(later, 1, [moved], [8], True))
+        assert find_connection(txn, device, "main", 10) == (later, [moved])
+        assert find_shown(txn, device, "main", 10) == 2
+        assert find_shown(txn, device, "main", 11) is None
         anew = connection(device, life=11, position=12)
-        store_connection(txn, ConnectionChange(anew, True, (), (), True))
-        assert find_connection(txn, device, "main") == (anew, [])
+        assert store_connection(txn, ConnectionChange(anew, None, (), (), True))
+        assert find_connection(txn, device, "main", 11) == (anew, [])
         # An earlier life, told late, brings nothing back.
-        store_connection(txn, ConnectionChange(later, False, [ROOM], (), True))
-        store_connection(txn, ConnectionChange(first, True, [ROOM], (), True))
-        assert find_connection(txn, device, "main") == (anew, [])
-        store_connection(txn, ConnectionChange(anew, False, (), (), False))
-        assert find_connection(txn, device, "main") is None
+        assert not store_connection(txn, ConnectionChange(later, 2, [ROOM], (), True))
+        assert not store_connection(txn, ConnectionChange(first, None, [ROOM], (), True))
+        assert find_connection(txn, device, "main", 11) == (anew, [])
+        assert store_connection(txn, ConnectionChange(anew, 1, (), (), False))
+        assert find_connection(txn, device, "main", 11) is None
+
+    await db.write(run)
+
+
+async def test_what_another_process_stored_is_not_mixed_with_what_was_believed(db: Database) -> None:
+    device = await db.write(lambda txn: make_holder(txn).device_nid)
+
+    def run(txn: WriteTxn) -> None:
+        assert store_connection(txn, ConnectionChange(connection(device), None, [ROOM], (), True))
+        theirs, mine = connection(device, answer=2), connection(device, answer=3)
+        other = msgspec.structs.replace(ROOM, room_nid=8)
+        assert store_connection(txn, ConnectionChange(theirs, 1, [other], (), True))
+        assert not store_connection(txn, ConnectionChange(mine, 1, [], [7], True)), "it is answer 2 by now"
+        assert find_connection(txn, device, "main", 10) == (theirs, [ROOM, other])
+        assert store_connection(txn, ConnectionChange(mine, None, [ROOM], (), True))
+        assert find_connection(txn, device, "main", 10) == (mine, [ROOM])
 
     await db.write(run)
 
@@ -73,17 +94,17 @@ async def test_a_device_has_few_connections_and_takes_them_with_it(db: Database)
     def run(txn: WriteTxn) -> None:
         for number in range(MAX_OF_DEVICE + 2):
             one = connection(device, life=100 + number, conn_id=str(number), used_ms=number)
-            store_connection(txn, ConnectionChange(one, True, [ROOM], (), True))
-        assert find_connection(txn, device, "1") is None
-        assert find_connection(txn, device, "2") is not None
+            store_connection(txn, ConnectionChange(one, None, [ROOM], (), True))
+        assert find_connection(txn, device, "1", 101) is None
+        assert find_connection(txn, device, "2", 102) is not None
         assert delete_unused(txn, 3) == 1
-        assert find_connection(txn, device, "2") is None
+        assert find_connection(txn, device, "2", 102) is None
         found = find_device(txn, holder.user_nid, DeviceID("PHONE"))
         assert found is not None
         delete_devices(txn, [found])
-        assert find_connection(txn, device, "5") is None
-        store_connection(txn, ConnectionChange(connection(device), True, [ROOM], (), True))
-        assert find_connection(txn, device, "main") is None, "the device is gone"
+        assert find_connection(txn, device, "5", 105) is None
+        store_connection(txn, ConnectionChange(connection(device), None, [ROOM], (), True))
+        assert find_connection(txn, device, "main", 10) is None, "the device is gone"
 
     await db.write(run)
 
@@ -110,9 +131,8 @@ async def test_what_lists_sort_and_filter_by(db: Database) -> None:
 
     def read(txn: ReadTxn) -> None:
         assert sliding.list_facts(txn, [room.room_nid, 999]) == {
-            room.room_nid: sliding.RoomFacts(topic, "m.space", True)
+            room.room_nid: sliding.RoomFacts(topic, message, "m.space", True)
         }
-        assert sliding.list_bumps(txn, [room.room_nid]) == {room.room_nid: message}
         (absence,) = sliding.list_absences(txn, bob)
         assert (absence.membership, absence.sender_nid, absence.is_forgotten) == ("invite", bob, False)
         assert sliding.list_absences(txn, alice) == []

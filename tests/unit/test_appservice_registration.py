@@ -183,11 +183,11 @@ def test_each_file_has_its_own_fault(tmp_path):
     assert "the sender_localpart is that of 'IRC Bridge'" in faults[2]
 
 
-def test_the_check_of_a_configuration_reads_registrations(tmp_path):
+async def test_the_check_of_a_configuration_reads_registrations(tmp_path):
     path = write(tmp_path, "bad.yaml", GOOD | {"url": "nowhere"})
     config = Config(
         server_name="example.org",
         data_dir=tmp_path,
         appservices=AppservicesConfig(registrations=(path,)),
     )
-    assert any(f"{path}: url: 'nowhere'" in fault for fault in find_faults(config))
+    assert any(f"{path}: url: 'nowhere'" in fault for fault in await find_faults(config))

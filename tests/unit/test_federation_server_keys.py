@@ -237,3 +237,22 @@ def test_of_an_answer_only_documents_with_both_signatures_count() -> None:
     )
     trusted = {NOTARY_KEY.key_id: NOTARY_KEY.verify_key}
     assert [keys.document for keys in notary.parse_response(body, NOTARY, trusted, NOW)] == [good]
+
+
+def test_who_is_no_notary_can_pass_on_what_a_known_key_has_signed() -> None:
+    body = canonical_json.encode({"server_keys": [_document()]})
+    known = {SERVER: {KEY.key_id: KEY.verify_key}}
+    (keys,) = notary.parse_relayed(body, known, NOW)
+    assert keys.verify_keys == _parsed().verify_keys
+
+
+def test_who_is_no_notary_can_make_up_nothing() -> None:
+    """A document that is signed well, by a key that it brings itself."""
+    thief = SigningKey(b"8" * 32, KEY.key_id.removeprefix("ed25519:"))
+    made_up = build_key_document(SERVER, [thief], {}, NOW + HOUR)
+    other = build_key_document(SERVER, [SigningKey(b"7" * 32, "another")], {}, NOW + HOUR)
+    altered = {**_document(), "valid_until_ts": NOW + 99 * HOUR}
+    body = canonical_json.encode({"server_keys": [made_up, other, altered, None, _document()]})
+    known = {SERVER: {KEY.key_id: KEY.verify_key}}
+    assert [keys.document for keys in notary.parse_relayed(body, known, NOW)] == [_document()]
+    assert notary.parse_relayed(body, {}, NOW) == []

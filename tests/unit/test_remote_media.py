@@ -7,6 +7,7 @@ from ranvier.core.errors import NotFound
 from ranvier.core.identifiers import ServerName
 from ranvier.services.media import remote
 from ranvier.services.media.remote import RemoteMedia
+from ranvier.services.turns import ASKER
 
 
 class SlowFiles:
@@ -28,10 +29,12 @@ class SlowFiles:
 async def test_slow_servers_do_not_use_up_all_connections() -> None:
     files, nothing, limits = SlowFiles(), cast(Any, None), cast(Any, _Limits())
     media = RemoteMedia(cast(Any, files), nothing, nothing, nothing, limits)
-    asked = [
-        asyncio.create_task(media.fetch(ServerName(f"{number}.test"), "file", 1_000))
-        for number in range(remote.AT_ONCE + 50)
-    ]
+
+    async def fetch(number: int) -> Any:
+        ASKER.set(f"@user{number}:test")
+        return await media.fetch(ServerName(f"{number}.test"), "file", 1_000)
+
+    asked = [asyncio.create_task(fetch(number)) for number in range(remote.AT_ONCE + 50)]
     for _ in range(10):
         await asyncio.sleep(0)
     assert files.under_way == remote.AT_ONCE

@@ -11,7 +11,7 @@ import msgspec
 
 from ranvier.core import errors
 from ranvier.http.endpoint import Api, Auth, Endpoint, Handler, collect
-from ranvier.http.errors import describe
+from ranvier.http.errors import describe, describe_page
 from ranvier.http.exchange import (
     Body,
     BodyTooSlow,
@@ -26,6 +26,7 @@ from ranvier.http.request import Request
 from ranvier.http.responses import Response, encode
 from ranvier.http.router import Router
 from ranvier.services.requester import Requester
+from ranvier.services.turns import ASKER, network_of
 
 Scope = dict[str, Any]
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
@@ -134,7 +135,7 @@ class _Chain:
             answer = value if isinstance(value, Response) else Response(body=value)
             content = encode(answer.body)
         except Exception as error:  # the floor's edge: every exception becomes a response
-            answer = describe(error)
+            answer = describe_page(error) if self._endpoint.is_page else describe(error)
             content = answer.body
             if self._endpoint.streams_body:
                 await body.discard()
@@ -155,12 +156,17 @@ class _Chain:
             headers=headers,
             ip=client[0] if client else "",
         )
+        ASKER.set(network_of(request.ip))
         if endpoint.auth is Auth.SERVER:
             # The signature covers the body: read first, bounded.
             request.raw_body = await body.read(endpoint.max_body_bytes)
             await self._server(request, scope["method"], path)
         elif self._authenticate is not None:
             await self._authenticate(request)
+        if request.origin is not None:
+            ASKER.set(request.origin)
+        elif request.requester_or_none is not None:
+            ASKER.set(request.requester.user_id)
         self._guards.limiter.check(endpoint, request)
         if endpoint.streams_body:
             request.body_stream = body

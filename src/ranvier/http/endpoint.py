@@ -69,6 +69,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     guests: bool = False  # whether guest accounts may call it
     locked: bool = False  # whether locked accounts may (logging out)
     max_body_bytes: int = JSON_BODY_BYTES
+    is_page: bool = False  # a person in a browser reads what went wrong, too
     streams_body: bool = False  # the function reads the body itself (uploads)
 
 

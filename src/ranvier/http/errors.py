@@ -8,11 +8,15 @@ import secrets
 from typing import Final
 
 import orjson
+from msgspec import structs
 
 from ranvier.core import errors
 from ranvier.http.responses import Response
+from ranvier.http.web_pages import html_page, load_template
 
 log = logging.getLogger(__name__)
+
+_PAGE: Final = load_template("error.html")
 
 # A fault that a service lets through is the caller's own doing: it gave the value.
 _PROTOCOL_FAULTS: Final[tuple[tuple[type[errors.ProtocolFault], type[errors.MatrixError]], ...]] = (
@@ -45,6 +49,14 @@ def describe(error: Exception) -> Response:
                 status=500,
                 body=orjson.dumps({"errcode": "M_UNKNOWN", "error": f"Internal server error {number}."}),
             )
+
+
+def describe_page(error: Exception) -> Response:
+    """The same for a person who looks at a page."""
+    told = describe(error)
+    message = orjson.loads(told.body).get("error", "This did not work.")
+    page = html_page(_PAGE, status=told.status, message=message)
+    return structs.replace(page, headers={**page.headers, **told.headers})
 
 
 def _as_matrix_error(fault: errors.ProtocolFault) -> errors.MatrixError:

@@ -23,7 +23,10 @@ _DISCARDED_BYTES: Final = 134_217_728
 _CORS: Final[tuple[Header, ...]] = (
     (b"access-control-allow-origin", b"*"),
     (b"access-control-allow-methods", b"GET, POST, PUT, DELETE, OPTIONS"),
-    (b"access-control-allow-headers", b"X-Requested-With, Content-Type, Authorization, Date"),
+    (
+        b"access-control-allow-headers",
+        b"X-Requested-With, Content-Type, Authorization, Date, If-Match, If-None-Match",
+    ),
 )
 _CORS_PREFLIGHT: Final[Header] = (b"access-control-max-age", b"86400")
 _CORS_OWN_HEADERS: Final[Header] = (b"access-control-expose-headers", b"ETag, Retry-After")

@@ -31,7 +31,7 @@ class OriginVerifier(Protocol):
     """Knows other servers."""
 
     async def origin(self, request: Request, method: str, raw_target: str) -> ServerName:
-        """Which server signed this request. Raises: Unauthorized."""
+        """Which server signed this request. Raises: Unauthorized, LimitExceeded."""
 
 
 class RateLimiter(Protocol):

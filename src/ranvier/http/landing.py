@@ -10,9 +10,14 @@ from ranvier.http.web_pages import load_template
 class Landing:
     """One page, made once."""
 
-    def __init__(self, server_name: ServerName, *, registration_is_open: bool) -> None:
+    def __init__(
+        self, server_name: ServerName, *, registration_is_open: bool, account_url: str | None
+    ) -> None:
+        """`account_url`: where people look after their accounts, if they can in a browser."""
         page = load_template("landing.html")
-        self._page = page.render(server_name=server_name, registration_is_open=registration_is_open).encode()
+        self._page = page.render(
+            server_name=server_name, registration_is_open=registration_is_open, account_url=account_url
+        ).encode()
 
     @endpoint("GET", "/", operation="landing", auth=Auth.NONE, api=Api.ALWAYS, rate=Rate.NONE)
     async def landing(self, _request: Request) -> Response:

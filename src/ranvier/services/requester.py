@@ -18,5 +18,6 @@ class Requester(msgspec.Struct, frozen=True, kw_only=True):
     is_suspended: bool = False
     is_locked: bool = False
     appservice_id: str | None = None  # set when an application service asks
+    is_oauth: bool = False  # the session came by OAuth: what the user has to prove is proved on web pages
     is_unlimited: bool = False  # how often it asks is not counted
     message_rate: tuple[float, int] | None = None  # messages a second and burst that hold for this user alone

@@ -20,7 +20,7 @@ export async function until(what, condition, seconds = 60) {
     throw new Error(`waited in vain: ${what instanceof Function ? what() : what}`);
 }
 
-async function start(baseUrl, session, { threadSupport = false, ...options } = {}) {
+export async function start(baseUrl, session, { threadSupport = false, ...options } = {}) {
     const client = sdk.createClient({
         baseUrl,
         accessToken: session.access_token,

@@ -1,13 +1,18 @@
 """The same on PostgreSQL: each statement of the protocol's tables runs there."""
 
+import asyncio
 import secrets
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import orjson
 import psycopg
 import pytest
 
 from ranvier.app.config import DatabaseConfig
+from ranvier.io.ports import HttpRequest, HttpResponse
 
 from ...http.homeserver import eventually
 from ...store.conftest import postgres_server  # noqa: F401 - a fixture
@@ -67,6 +72,59 @@ async def test_two_servers_on_postgresql(databases: list[DatabaseConfig], peers:
         assert {one["pdu_id"] for one in answer.json["pdus"]} == {"a1", "s1"}
     answer = await server.client.request("GET", f"{OLD}/pull/?origin=one.test&v=x")
     assert answer.json["pdus"]
+
+
+class OneAtATime:
+    """Sees to it that a transaction takes long, and counts how many are under way to a server."""
+
+    def __init__(self, peers: Peers) -> None:
+        self._pass_on = peers.pass_on
+        self.under_way = self.most = 0
+        self.askers: set[str] = set()
+        peers.pass_on = self  # type: ignore[method-assign]
+
+    async def __call__(self, asker: str, request: HttpRequest) -> HttpResponse:
+        if "/send/" not in request.url:
+            return await self._pass_on(asker, request)
+        self.askers.add(asker)
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        try:
+            await asyncio.sleep(0.05)
+            return await self._pass_on(asker, request)
+        finally:
+            self.under_way -= 1
+
+
+async def test_two_processes_of_one_server_send_in_turn(
+    databases: list[DatabaseConfig], peers: Peers, tmp_path: Path
+) -> None:
+    """Each PDU goes out once, in one transaction at a time; what one process does not bring out, the other one does."""
+    first = await peers.server("one", historical=historical("two"), database=databases[0])
+    two = await peers.server("two", historical=historical("one"), database=databases[1])
+    (tmp_path / "spare").mkdir()
+    shutil.copy(tmp_path / "one" / "signing.key", tmp_path / "spare" / "signing.key")
+    second = await peers.server(
+        "spare", server_name="one.test", historical=historical("two"), database=databases[0]
+    )
+    ann, bob, room_id = await meet(first, two)
+    session = {"access_token": ann.token, "user_id": ann.user_id, "device_id": ann.device_id}
+    ann_there = second.user(session)
+    line = OneAtATime(peers)
+    for number in range(20):
+        await say((ann, ann_there)[number % 2], room_id, f"m{number}")
+    await reads(bob, room_id, "m19")
+    assert [text for text in await texts(bob, room_id) if text.startswith("m")] == [
+        f"m{n}" for n in range(20)
+    ]
+    assert line.most == 1
+    sent = [
+        pdu["pdu_id"]
+        for asker, request in peers.log
+        if "/send/" in request.url and asker in ("one.test", "spare.test")
+        for pdu in orjson.loads(request.body or b"{}")["pdus"]
+    ]
+    assert len(sent) == len(set(sent))
 
 
 async def _restarted(peers: Peers):  # type: ignore[no-untyped-def]  # the server of that name

@@ -167,16 +167,12 @@ class BridgedRooms:
     async def _ask(self, host: ServerName, context: str, user_id: UserID, content: JsonObject) -> None:
         """Raises: Forbidden when the host says no; TimeoutError, and nothing is asked then."""
         pdu = await self._db.write(self._queue_request, host, context, user_id, content)
-        result = self._outgoing.expect(pdu.label)
-        self._outgoing.look()
         try:
             async with self._author.clock.timeout(JOIN_TIMEOUT_S):
-                reason = await result
+                reason = await self._outgoing.wait_for_result(host, pdu)
         except TimeoutError:
             await self._db.write(_take_back, host, pdu)
             raise
-        finally:
-            self._outgoing.forget(pdu.label)
         if reason is not None:
             raise Forbidden(f"The server of the room does not let you in: {reason}.")
 

@@ -23,7 +23,7 @@ from ranvier.services.accounts.email_validation import (
     Purpose,
 )
 from ranvier.services.accounts.threepids import ClientThreepid, Threepids
-from ranvier.services.accounts.uia import OWNER, UserInteractive
+from ranvier.services.accounts.uia import UserInteractive
 
 _V3 = "/_matrix/client/v3"
 
@@ -67,7 +67,7 @@ class AdministrativeContact:
     @endpoint("POST", _V3 + "/account/3pid/add", operation="add3PID", rate=Rate.LOGIN)
     async def add_3pid(self, request: Request) -> JsonObject:
         body = request.body(AddBody)
-        await self._uia.authorize(request.requester, "add3PID", body.auth, OWNER)
+        await self._uia.authorize_owner(request.requester, "add3PID", body.auth)
         await self._threepids.add(request.requester, Credentials(body.sid, body.client_secret))
         return {}
 

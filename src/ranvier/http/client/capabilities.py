@@ -32,11 +32,16 @@ class Capabilities:
 
     @endpoint("GET", "/_matrix/client/v3/capabilities", operation="getCapabilities", guests=True)
     async def get_capabilities(self, request: Request) -> dict[str, Any]:
-        return {"capabilities": _capabilities(request.requester, self._room_versions) | self._more}
+        requester = request.requester
+        capabilities = _capabilities(requester, self._room_versions) | self._more
+        if requester.is_oauth:
+            capabilities["m.3pid_changes"] = {"enabled": False}
+        return {"capabilities": capabilities}
 
 
 def _capabilities(requester: Requester, room_versions: Mapping[str, Any]) -> dict[str, Any]:
-    has_password = not requester.is_guest and requester.appservice_id is None
+    # Who came by OAuth does on web pages what takes proof of who they are.
+    has_password = not requester.is_guest and requester.appservice_id is None and not requester.is_oauth
     capabilities: dict[str, Any] = {
         "m.change_password": {"enabled": has_password},
         "m.room_versions": room_versions,

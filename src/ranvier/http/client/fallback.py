@@ -11,12 +11,14 @@ import msgspec
 from ranvier.core.canonical_json import JsonObject
 from ranvier.core.errors import Forbidden, LimitExceeded, NotFound, Unauthorized
 from ranvier.core.identifiers import ServerName
+from ranvier.http.client.login import LoginOffer
 from ranvier.http.endpoint import Auth, Rate, endpoint
 from ranvier.http.request import Request
 from ranvier.http.responses import Response
 from ranvier.http.web_pages import MAX_FORM_BYTES, html_page, load_template, parse_form
 from ranvier.services.accounts.uia import DUMMY, PASSWORD, REGISTRATION_TOKEN, UserInteractive
 
+LOGIN_PATH: Final = "/_matrix/static/client/login"
 _FALLBACK: Final = "/_matrix/client/v3/auth/{authType}/fallback/web"
 
 
@@ -43,21 +45,27 @@ FIELDS: Final[Mapping[str, Sequence[Field]]] = {
 class Fallback:
     """The pages."""
 
-    def __init__(self, server_name: ServerName, uia: UserInteractive) -> None:
+    def __init__(self, server_name: ServerName, uia: UserInteractive, offer: LoginOffer) -> None:
         self._server_name = server_name
+        self._offer = offer
         self._uia = uia
         self._stage_page = load_template("uia_fallback.html")
         self._login_page = load_template("login_fallback.html")
 
     @endpoint(
         "GET",
-        "/_matrix/static/client/login",
-        "/_matrix/static/client/login/",
+        LOGIN_PATH,
+        f"{LOGIN_PATH}/",
         operation="loginFallback",
         auth=Auth.NONE,
     )
     async def login(self, _request: Request) -> Response:
-        return html_page(self._login_page, server_name=self._server_name)
+        return html_page(
+            self._login_page,
+            server_name=self._server_name,
+            by_password=self._offer.by_password,
+            providers=self._offer.providers,
+        )
 
     @endpoint("GET", _FALLBACK, operation="authFallback", auth=Auth.NONE)
     async def ask(self, request: Request) -> Response:

@@ -43,6 +43,5 @@ class MailConfirmation:
             next_link = await self._validations.confirm(Credentials(sid, client_secret), token)
         except ThreepidAuthFailed as refusal:
             return html_page(self._page, status=refusal.status, is_done=False, error=refusal.message)
-        if next_link is not None:
-            return Response(status=303, headers={"Location": next_link})
-        return html_page(self._page, is_done=True)
+        # The page leads on, not a redirect: what a form may lead to (`form-action`) counts redirects, too.
+        return html_page(self._page, is_done=True, next_link=next_link)

@@ -12,6 +12,6 @@ class Origins:
         self._verification = verification
 
     async def origin(self, request: Request, method: str, raw_target: str) -> ServerName:
-        """Raises: Unauthorized."""
+        """Raises: Unauthorized, LimitExceeded."""
         authorization = request.headers.get("authorization")
         return await self._verification.origin(method, raw_target, authorization, request.raw_body)

@@ -119,6 +119,7 @@ def _requester(session: Session) -> Requester:
         is_admin=session.kind is AccountKind.ADMIN,
         is_suspended=session.is_suspended,
         is_locked=session.is_locked,
+        is_oauth=session.is_oauth,
         # Without a bound is what Synapse means by a rate of 0.
         is_unlimited=session.message_rate is not None and session.message_rate[0] == 0,
         message_rate=session.message_rate,

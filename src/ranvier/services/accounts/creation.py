@@ -15,7 +15,12 @@ from ranvier.io.clock import Clock
 from ranvier.services.accounts.email_validation import EMAIL
 from ranvier.services.accounts.sessions import SessionDraft, open_session
 from ranvier.store.database import Database, WriteTxn
-from ranvier.store.tables.accounts import AccountKind, find_account_by_id, insert_account
+from ranvier.store.tables.accounts import (
+    AccountKind,
+    find_account_by_id,
+    insert_account,
+    insert_external_id,
+)
 from ranvier.store.tables.interned import Interned, Interner, intern_users
 from ranvier.store.tables.profiles import set_profile_field
 from ranvier.store.tables.registration_tokens import complete_registration_token, reserve_registration_token
@@ -30,10 +35,21 @@ SummonUsers = Callable[[Iterable[UserID]], Awaitable[None]]
 
 
 class ProvenAddress(msgspec.Struct, frozen=True):
-    """A mail address, and the session that proved it."""
+    """A mail address, and the session that proved it; None: an identity provider vouches for it."""
 
-    sid: str
+    sid: str | None
     address: str
+
+
+class ExternalIdentity(msgspec.Struct, frozen=True):
+    """Who somebody is at another identity provider."""
+
+    provider: str
+    subject: str
+
+
+class IdentityInUse(UserInUse):
+    """Another account belongs to this identity."""
 
 
 class NewAccount(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +62,7 @@ class NewAccount(msgspec.Struct, frozen=True, kw_only=True):
     registration_token: str | None = None  # whose use this is
     email: ProvenAddress | None = None
     displayname: str | None = None
+    identity: ExternalIdentity | None = None
 
 
 class AccountCreation:
@@ -56,14 +73,15 @@ class AccountCreation:
         self._interner = interner
         self._clock = clock
 
-    async def create(self, account: NewAccount, session: SessionDraft | None) -> None:
-        """Make an account, and with a draft its first session.
+    async def create(self, account: NewAccount, session: SessionDraft | None) -> int:
+        """Make an account, and with a draft its first session. The user_nid.
 
-        Raises: UserInUse; Unauthorized: the registration token was used up meanwhile; ThreepidInUse: the address
-        is another account's by now.
+        Raises: UserInUse; IdentityInUse; Unauthorized: the registration token was used up meanwhile; ThreepidInUse:
+        the address is another account's by now.
         """
         user_nid = await self._db.write(_create, self._interner, account, session, self._clock.now_ms())
         self._interner.remember(Interned(users={account.user_id: user_nid}))
+        return user_nid
 
     async def check_free(self, user_id: UserID) -> None:
         """Raises: UserInUse: there is (or was) such an account."""
@@ -100,7 +118,12 @@ def _create(
     if (email := account.email) is not None:
         if not insert_threepid(txn, user_nid, Threepid(EMAIL, email.address, now_ms, now_ms)):
             raise ThreepidInUse("This address belongs to an account already.")
-        delete_validation(txn, email.sid)
+        if email.sid is not None:
+            delete_validation(txn, email.sid)
+    if (identity := account.identity) is not None and not insert_external_id(
+        txn, identity.provider, identity.subject, user_nid
+    ):
+        raise IdentityInUse("This identity belongs to an account already.")
     if account.displayname:
         set_profile_field(txn, user_nid, "displayname", encode(account.displayname))
     if session is not None:

@@ -176,14 +176,20 @@ def check_validated(
     raise ThreepidAuthFailed("The address has not been confirmed yet: open the link in the mail.")
 
 
+def parse_address(email: str) -> str:
+    """An address in canonical form. Raises: InvalidParam."""
+    # Some letters become two by that.
+    address = email[: MAX_ADDRESS_CHARS + 1].casefold()
+    if len(address) > MAX_ADDRESS_CHARS or not _ADDRESS.fullmatch(address):
+        raise InvalidParam("This is no e-mail address.")
+    return address
+
+
 def _check(wish: EmailWish) -> str:
     """The address in canonical form. Raises: InvalidParam."""
     if not _SECRET.fullmatch(wish.client_secret):
         raise InvalidParam("The client_secret has 1 to 255 letters, digits and .=_-")
-    # Some letters become two by that.
-    address = wish.email[: MAX_ADDRESS_CHARS + 1].casefold()
-    if len(address) > MAX_ADDRESS_CHARS or not _ADDRESS.fullmatch(address):
-        raise InvalidParam("This is no e-mail address.")
+    address = parse_address(wish.email)
     if not 0 <= wish.send_attempt < 2**53:
         raise InvalidParam("The send_attempt is a number that grows.")
     if wish.next_link is not None:

@@ -12,8 +12,8 @@ from ranvier.core.identifiers import UserID
 from ranvier.services.accounts.passwords import Passwords
 from ranvier.services.accounts.uia import (
     EMAIL_IDENTITY,
-    OWNER,
     PASSWORD,
+    SSO,
     Flow,
     Proofs,
     UserInteractive,
@@ -32,10 +32,10 @@ class PasswordChange:
     """Changes the password of whoever proves to be the owner, logged in or not."""
 
     def __init__(
-        self, db: Database, uia: UserInteractive, passwords: Passwords, flows: Sequence[Flow] = OWNER
+        self, db: Database, uia: UserInteractive, passwords: Passwords, others: Sequence[Flow] = ()
     ) -> None:
-        """`flows`: by which somebody proves to be the owner here."""
-        self._flows = flows
+        """`others`: flows by which somebody proves to be the owner here, and nowhere else."""
+        self._others = others
         self._db = db
         self._uia = uia
         self._passwords = passwords
@@ -48,15 +48,17 @@ class PasswordChange:
         Raises: UiaRequired, WeakPassword, InvalidParam, ThreepidAuthFailed.
         """
         self._passwords.check_new(new_password)
-        proofs = await self._uia.authorize(requester, "changePassword", auth, self._flows)
+        proofs = await self._uia.authorize_owner(requester, "changePassword", auth, others=self._others)
         password_hash = await self._passwords.hash(new_password)
         keep = None if requester is None else requester.device_nid
         await self._db.write(_change, proofs, password_hash, keep_device=keep, logout_devices=logout_devices)
 
 
 def proven_user(proofs: Proofs) -> UserID:
-    """Whose password was given, or whose address was proved. Raises: ThreepidAuthFailed: it is to be a new user's."""
-    user_id = json.loads(proofs.get(PASSWORD) or proofs[EMAIL_IDENTITY]).get("user_id")
+    """Who gave a password, signed in again at a provider, or proved an address. Raises: ThreepidAuthFailed: the
+    address is to be a new user's.
+    """
+    user_id = json.loads(proofs.get(PASSWORD) or proofs.get(SSO) or proofs[EMAIL_IDENTITY]).get("user_id")
     if user_id is None:
         raise ThreepidAuthFailed("This address was not confirmed to set a new password.")
     return UserID(user_id)

@@ -8,9 +8,10 @@ import msgspec
 from ranvier.core.errors import UnknownToken
 from ranvier.services.accounts.sessions import SessionDrafts
 from ranvier.services.accounts.user_identifiers import check_unlocked
-from ranvier.store.database import Database, WriteTxn
+from ranvier.store.database import Database, ReadTxn, WriteTxn
 from ranvier.store.tables.accounts import find_account
-from ranvier.store.tables.tokens import NewToken, hash_token, refresh_token
+from ranvier.store.tables.oauth_grants import find_grant
+from ranvier.store.tables.tokens import NewToken, RefreshToken, hash_token, refresh_token
 
 
 class Refreshed(msgspec.Struct, frozen=True):
@@ -39,6 +40,11 @@ class Refreshing:
 def _refresh(txn: WriteTxn, refresh_hash: bytes, tokens: NewToken) -> None:
     old = refresh_token(txn, refresh_hash, tokens)
     account = None if old is None else find_account(txn, old.user_nid)
-    if account is None:
+    # Who logged in by OAuth refreshes by OAuth, where clients are told apart.
+    if account is None or _is_oauth(txn, old):
         raise UnknownToken("Unknown refresh token.", soft_logout=False)
     check_unlocked(account)
+
+
+def _is_oauth(txn: ReadTxn, old: RefreshToken | None) -> bool:
+    return old is not None and old.device_nid is not None and find_grant(txn, old.device_nid) is not None

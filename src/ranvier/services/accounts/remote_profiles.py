@@ -3,6 +3,7 @@
 Spec: server-server API, GET /query/profile.
 """
 
+import asyncio
 from collections import OrderedDict
 from typing import Final
 
@@ -12,12 +13,17 @@ from ranvier.core.identifiers import UserID, server_of
 from ranvier.io.clock import Clock
 from ranvier.io.ports import RemoteFault
 from ranvier.services.remote.requests import Ask, Refused, Requests
+from ranvier.services.turns import ASKER, Turns
 
 LIFETIME_MS: Final = 60_000
 MAX_REMEMBERED: Final = 10_000
 MAX_RESPONSE_BYTES: Final = 131_072
 """A profile has at most 64 KiB, in whatever form its server writes it."""
 TIMEOUT_S: Final = 10.0
+# No account is needed to ask.
+AT_ONCE: Final = 50
+ASKED_FOR_ONE: Final = 10
+WAITING_FOR_ONE: Final = 200
 _TEXTS: Final = ("displayname", "avatar_url")
 
 
@@ -27,12 +33,14 @@ class RemoteProfiles:
     def __init__(self, requests: Requests, clock: Clock) -> None:
         self._requests = requests
         self._clock = clock
+        self._askers: Turns[str] = Turns(ASKED_FOR_ONE, WAITING_FOR_ONE)
+        self._slots = asyncio.Semaphore(AT_ONCE)
         self._remembered: OrderedDict[UserID, tuple[int, JsonObject]] = OrderedDict()
 
     async def fetch(self, user_id: UserID) -> JsonObject:
         """The profile of a user of another server.
 
-        Raises: NotFound: that server says so; BadGateway: it cannot be asked.
+        Raises: NotFound: that server says so; BadGateway: it cannot be asked; LimitExceeded.
         """
         now_ms = self._clock.now_ms()
         fetched_ms, profile = self._remembered.get(user_id, (0, {}))
@@ -54,7 +62,8 @@ class RemoteProfiles:
             max_response_bytes=MAX_RESPONSE_BYTES,
         )
         try:
-            return await self._requests.ask(server_of(user_id), ask)
+            async with self._askers.take(ASKER.get()), self._slots:
+                return await self._requests.ask(server_of(user_id), ask)
         except Refused as error:
             if error.status in (403, 404):
                 raise NotFound("There is no such user.") from error

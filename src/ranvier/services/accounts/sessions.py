@@ -14,6 +14,7 @@ from ranvier.io.randomness import Randomness
 from ranvier.store.database import ReadTxn, WriteTxn
 from ranvier.store.tables.cross_signing import list_cross_signing_keys
 from ranvier.store.tables.devices import find_device, insert_device
+from ranvier.store.tables.oauth_grants import delete_grant
 from ranvier.store.tables.tokens import NewToken, delete_tokens_of_device, hash_token, insert_token
 
 ACCESS_LIFETIME_MS: Final = 15 * 60_000
@@ -95,10 +96,10 @@ class SessionDrafts:
         stored = NewToken(access_hash=hash_token(access), created_ms=self._clock.now_ms())
         return DraftedTokens(access=access, stored=stored)
 
-    def refreshable_tokens(self) -> DraftedTokens:
-        """An access token that expires, and what it is refreshed with."""
+    def refreshable_tokens(self, family: str = "") -> DraftedTokens:
+        """An access token that expires, and what it is refreshed with, which begins with `family`."""
         now_ms = self._clock.now_ms()
-        access, refresh = self._randomness.token(), self._randomness.token()
+        access, refresh = self._randomness.token(), family + self._randomness.token()
         stored = NewToken(
             access_hash=hash_token(access),
             created_ms=now_ms,
@@ -108,8 +109,8 @@ class SessionDrafts:
         return DraftedTokens(access=access, stored=stored, refresh=refresh, expires_in_ms=ACCESS_LIFETIME_MS)
 
 
-def open_session(txn: WriteTxn, user_nid: int, draft: SessionDraft) -> None:
-    """Write a session. On a device that exists, it replaces the one before; the device keeps its name.
+def open_session(txn: WriteTxn, user_nid: int, draft: SessionDraft) -> int:
+    """Write a session; its device_nid. On a device that exists, it replaces the one before; the device keeps its name.
 
     Raises: Forbidden: the device id is that of a cross-signing key.
     Effects: devices, tokens.
@@ -123,7 +124,9 @@ def open_session(txn: WriteTxn, user_nid: int, draft: SessionDraft) -> None:
     else:
         device_nid = device.device_nid
         delete_tokens_of_device(txn, device_nid)
+        delete_grant(txn, device_nid)
     insert_token(txn, user_nid, device_nid, draft.tokens.stored)
+    return device_nid
 
 
 def _check_is_no_key(txn: ReadTxn, user_nid: int, device_id: DeviceID) -> None:

@@ -3,6 +3,8 @@
 Spec: client-server API, "Authentication types".
 """
 
+from collections.abc import Collection
+
 import msgspec
 
 from ranvier.core.canonical_json import JsonObject, encode
@@ -79,7 +81,9 @@ class EmailStage:
             credentials = msgspec.convert(shown, Credentials)
         except msgspec.ValidationError as error:
             raise MissingParam("auth: threepid_creds has a sid and a client_secret.") from error
-        address, account = await self._db.read(_find_proof, credentials, self._clock.now_ms())
+        # Who is logged in has an account: an address for a new one proves nothing of it.
+        purposes = (Purpose.RESET, Purpose.REGISTER) if user_nid is None else (Purpose.RESET,)
+        address, account = await self._db.read(_find_proof, credentials, purposes, self._clock.now_ms())
         if account is None:
             return encode({"address": address, "sid": credentials.sid})
         if user_nid is not None and account.user_nid != user_nid:
@@ -88,9 +92,11 @@ class EmailStage:
         return encode({"user_id": account.user_id, "sid": credentials.sid})
 
 
-def _find_proof(txn: ReadTxn, credentials: Credentials, now_ms: int) -> tuple[str, Account | None]:
+def _find_proof(
+    txn: ReadTxn, credentials: Credentials, purposes: Collection[Purpose], now_ms: int
+) -> tuple[str, Account | None]:
     """The address, and unless it is for a new account, whose it is. Raises: ThreepidAuthFailed."""
-    purpose, address = check_validated(txn, credentials, (Purpose.RESET, Purpose.REGISTER), now_ms)
+    purpose, address = check_validated(txn, credentials, purposes, now_ms)
     if purpose is Purpose.REGISTER:
         return address, None
     owner = find_threepid_owner(txn, EMAIL, address)

@@ -7,13 +7,21 @@ go on with it. A session is good for one request, and once.
 Spec: client-server API, "User-Interactive Authentication API".
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 import msgspec
 
 from ranvier.core.canonical_json import JsonObject
-from ranvier.core.errors import BadJsonValue, Forbidden, MatrixError, NotFound, UiaRequired, Unauthorized
+from ranvier.core.errors import (
+    BadJsonValue,
+    Forbidden,
+    MatrixError,
+    NotFound,
+    UiaRequired,
+    Unauthorized,
+    Unrecognized,
+)
 from ranvier.io.clock import Clock
 from ranvier.io.randomness import Randomness
 from ranvier.services.requester import Requester
@@ -33,12 +41,22 @@ DUMMY: Final = "m.login.dummy"
 PASSWORD: Final = "m.login.password"  # noqa: S105 - the name of a stage
 REGISTRATION_TOKEN: Final = "m.login.registration_token"  # noqa: S105 - the name of a stage
 EMAIL_IDENTITY: Final = "m.login.email.identity"
+SSO: Final = "m.login.sso"
 
 Flow = Sequence[str]
 """Stages in the order in which they must be done."""
 
 OWNER: Final[tuple[Flow, ...]] = ((PASSWORD,),)
 """The flows by which somebody proves to be the owner of an account."""
+
+APPROVAL: Final[tuple[Flow, ...]] = (("m.oauth",), ("org.matrix.cross_signing_reset",))
+"""The flows for sessions that came by OAuth: a person approves on a web page. The second is from before v1.17."""
+
+ApprovalUrl = Callable[[str], str]
+"""Where the request that waits in a session is approved."""
+
+FindFlows = Callable[[Requester], Awaitable[Sequence[Flow]]]
+"""The flows by which this very user can do so."""
 
 Proofs = Mapping[str, bytes]
 """stage -> what it proved, JSON."""
@@ -72,11 +90,38 @@ class _Attempt(msgspec.Struct, frozen=True):
 class UserInteractive:
     """Asks the user, and remembers the answers."""
 
-    def __init__(self, db: Database, clock: Clock, randomness: Randomness, stages: Iterable[Stage]) -> None:
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        randomness: Randomness,
+        stages: Iterable[Stage],
+        find_owner_flows: FindFlows | None = None,
+        approval_url: ApprovalUrl | None = None,
+    ) -> None:
+        """`find_owner_flows`: None where owners prove themselves by their passwords alone. `approval_url`: None where
+        there is no OAuth.
+        """
+        self._approval_url = approval_url
         self._db = db
         self._clock = clock
         self._randomness = randomness
         self._stages = {stage.type: stage for stage in stages}
+        self._find_owner_flows = find_owner_flows
+
+    async def authorize_owner(
+        self,
+        requester: Requester | None,
+        request: str,
+        auth: JsonObject | None,
+        *,
+        others: Sequence[Flow] = (),
+    ) -> Proofs:
+        """`authorize`, by what proves that an account is the requester's own. `others`: flows that do as well."""
+        flows: Sequence[Flow] = OWNER
+        if self._find_owner_flows is not None and requester is not None:
+            flows = await self._find_owner_flows(requester)
+        return await self.authorize(requester, request, auth, (*flows, *others))
 
     async def authorize(
         self, requester: Requester | None, request: str, auth: JsonObject | None, flows: Sequence[Flow]
@@ -84,9 +129,13 @@ class UserInteractive:
         """Return when all stages of one flow are done; the session is used up then.
 
         `request`: the operation and what it is about, such as "deleteDevice ABC": one session, one request.
-        Raises: UiaRequired, with what the client has to do; BadJsonValue; whatever stages raise.
+        Raises: UiaRequired, with what the client has to do; BadJsonValue; whatever stages raise; Unrecognized: the
+        requester came by OAuth, and this is done on web pages.
         Cost: at most 1 read and 1 write.
         """
+        # Client-server API, "OAuth 2.0 API".
+        if requester is not None and requester.is_oauth and flows is not APPROVAL:
+            raise Unrecognized("This session came by OAuth: use the account pages of this server.")
         asked = _Asked(requester, request, flows)
         if auth is None:
             raise await self._begin(asked, {}, None)
@@ -110,18 +159,41 @@ class UserInteractive:
             raise await self._begin(asked, {}, Forbidden("This session was used already."))
         return done
 
+    async def authorize_by_approval(
+        self, requester: Requester, request: str, auth: JsonObject | None
+    ) -> Proofs:
+        """`authorize`, for who came by OAuth. Spec: client-server API, "OAuth authentication"; MSC4312."""
+        if self._approval_url is None:
+            raise Unrecognized("There are no account pages on this server.")
+        return await self.authorize(requester, request, auth, APPROVAL)
+
     async def complete(self, session_id: str, type_: str, auth: JsonObject) -> None:
         """Do one stage apart from the request, on a web page; the client then shows the session alone.
 
         Raises: NotFound (no such session or stage); what the stage raises.
         """
-        session = await self._db.read(find_uia_session, session_id)
+        session = await self.find_session(session_id)
         stage = self._stages.get(type_)
-        if session is None or stage is None or not self._is_good(session):
-            raise NotFound("This session is unknown or has expired.")
+        if stage is None:
+            raise NotFound("There is no such stage.")
         if type_ in session.completed:
             return
         proof = await stage.attempt(session.user_nid, auth)
+        if not await self._db.write(complete_uia_stage, session_id, type_, proof, self._clock.now_ms()):
+            raise NotFound("This session is unknown or has expired.")
+
+    async def find_session(self, session_id: str) -> UiaSession:
+        """Whose it is, and what for. Raises: NotFound."""
+        session = await self._db.read(find_uia_session, session_id)
+        if session is None or not self._is_good(session):
+            raise NotFound("This session is unknown or has expired.")
+        return session
+
+    async def prove(self, session_id: str, type_: str, user_nid: int, proof: bytes) -> None:
+        """Note what a user proved elsewhere, if it is their own session. Raises: NotFound, AnothersProof."""
+        session = await self.find_session(session_id)
+        if session.user_nid != user_nid:
+            raise AnothersProof("This is another user's session.")
         if not await self._db.write(complete_uia_stage, session_id, type_, proof, self._clock.now_ms()):
             raise NotFound("This session is unknown or has expired.")
 
@@ -140,19 +212,36 @@ class UserInteractive:
             complete_uia_stage, attempt.session, attempt.type, done[attempt.type], self._clock.now_ms()
         ):
             return await self._begin(asked, {}, Forbidden("This session was used already."))
-        return _demand(attempt.session, done, asked.flows, None)
+        return self._demand(attempt.session, done, asked.flows, None)
 
     async def _ask(
         self, asked: "_Asked", session_id: str | None, done: Proofs, refusal: MatrixError
     ) -> UiaRequired:
         if session_id is None:
             return await self._begin(asked, done, refusal)
-        return _demand(session_id, done, asked.flows, refusal)
+        return self._demand(session_id, done, asked.flows, refusal)
 
     async def _begin(self, asked: "_Asked", done: Proofs, refusal: MatrixError | None) -> UiaRequired:
         session_id = self._randomness.token(SESSION_ID_BYTES)
         await self._db.write(_insert, session_id, asked.user_nid, asked.request, done, self._clock.now_ms())
-        return _demand(session_id, done, asked.flows, refusal)
+        return self._demand(session_id, done, asked.flows, refusal)
+
+    def _demand(
+        self, session_id: str, done: Proofs, flows: Sequence[Flow], refusal: MatrixError | None
+    ) -> UiaRequired:
+        body: dict[str, object] = {
+            "flows": [{"stages": list(flow)} for flow in flows],
+            "params": {},
+            "session": session_id,
+        }
+        if flows is APPROVAL and self._approval_url is not None:
+            where = {"url": self._approval_url(session_id)}
+            body["params"] = {stage: where for (stage,) in APPROVAL}
+        if done:
+            body["completed"] = list(done)
+        if refusal is not None:
+            body |= {"errcode": refusal.errcode, "error": refusal.message}
+        return UiaRequired("Authentication by the user is needed.", **body)
 
     def _is_good(self, session: UiaSession) -> bool:
         return session.used_ms + SESSION_LIFETIME_MS > self._clock.now_ms()
@@ -186,19 +275,6 @@ def _next_stage(flow: Flow, done: Proofs) -> str | None:
 
 def _is_complete(done: Proofs, flows: Sequence[Flow]) -> bool:
     return any(done.keys() >= set(flow) for flow in flows)
-
-
-def _demand(session_id: str, done: Proofs, flows: Sequence[Flow], refusal: MatrixError | None) -> UiaRequired:
-    body: dict[str, object] = {
-        "flows": [{"stages": list(flow)} for flow in flows],
-        "params": {},
-        "session": session_id,
-    }
-    if done:
-        body["completed"] = list(done)
-    if refusal is not None:
-        body |= {"errcode": refusal.errcode, "error": refusal.message}
-    return UiaRequired("Authentication by the user is needed.", **body)
 
 
 def _insert(

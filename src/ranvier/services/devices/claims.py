@@ -7,11 +7,14 @@ from collections.abc import Mapping
 
 import msgspec
 
+from ranvier.core.canonical_json import encode
 from ranvier.core.encryption_keys import is_name
-from ranvier.core.identifiers import DeviceID, ServerName, UserID, server_of
+from ranvier.core.identifiers import DeviceID, ServerName, UserID
 from ranvier.io.clock import Clock
 from ranvier.services.devices.remote import (
     DEFAULT_TIMEOUT_MS,
+    MAX_ANSWER_BYTES,
+    Allowance,
     ClaimedRemotely,
     Failures,
     RemoteKeyServers,
@@ -26,7 +29,7 @@ from ranvier.store.tables.one_time_keys import Holder, claim_keys
 Claims = Mapping[UserID, Mapping[DeviceID, str]]
 """user id -> device id -> algorithm."""
 
-Claimed = dict[str, dict[str, dict[str, object]]]
+Claimed = dict[str, dict[str, dict[str, msgspec.Raw]]]
 """user id -> device id -> algorithm:key_id -> key. What there is no key for is left out."""
 
 
@@ -51,9 +54,16 @@ class KeyClaims:
         groups = group_by_server(claims)
         local = groups.pop(self._interner.own_server, {})
         found = await self.claim_local(local)
-        answers, failures = await ask_all(self._clock, timeout_ms, groups, self._remote.claim_keys)
-        for server, answer in answers.items():
-            _add_remote(found, claims, server, answer)
+        allowance = Allowance(MAX_ANSWER_BYTES)
+
+        async def ask(server: ServerName, asked: Claims) -> Claimed:
+            part = _told(asked, await self._remote.claim_keys(server, asked))
+            allowance.spend(server, _size(part))
+            return part
+
+        answers, failures = await ask_all(self._clock, timeout_ms, groups, ask)
+        for part in answers.values():
+            found |= part
         return ClaimAnswer(found, failures)
 
     async def claim_local(self, claims: Claims) -> Claimed:
@@ -82,19 +92,28 @@ def _claim(txn: WriteTxn, interner: Interner, claims: Claims) -> Claimed:
     for claim, key in claim_keys(txn, asked).items():
         user_nid, device_id = asked[claim]
         user_id = wanted[user_nid, device_id][0]
-        named = {f"{key.algorithm}:{key.key_id}": msgspec.Raw(key.json)}
-        found.setdefault(user_id, {})[device_id] = dict(named)
+        found.setdefault(user_id, {})[device_id] = {f"{key.algorithm}:{key.key_id}": msgspec.Raw(key.json)}
     return found
 
 
-def _add_remote(found: Claimed, claims: Claims, server: ServerName, answer: ClaimedRemotely) -> None:
-    """Put into `found` what a server gave for devices of its own users that were asked for."""
+def _told(asked: Claims, answer: ClaimedRemotely) -> Claimed:
+    """What a server gave for devices that were asked for: a key for each."""
+    told: Claimed = {}
     for user_id, devices in answer.one_time_keys.items():
-        asked = claims.get(UserID(user_id))
-        if asked is None or server_of(user_id) != server:
-            continue
+        wanted = asked.get(UserID(user_id), {})
         for device_id, keys in devices.items():
-            algorithm = asked.get(DeviceID(device_id))
-            fitting = {name: key for name, key in keys.items() if name.partition(":")[0] == algorithm}
-            if fitting:
-                found.setdefault(user_id, {})[device_id] = fitting
+            algorithm = wanted.get(DeviceID(device_id))
+            for name, key in keys.items():
+                if algorithm is not None and name.partition(":")[0] == algorithm:
+                    told.setdefault(user_id, {})[device_id] = {name: msgspec.Raw(encode(key))}
+                    break
+    return told
+
+
+def _size(part: Claimed) -> int:
+    return sum(
+        len(name) + len(bytes(key))
+        for devices in part.values()
+        for keys in devices.values()
+        for name, key in keys.items()
+    )

@@ -19,14 +19,16 @@ from ranvier.core.encryption_keys import (
 from ranvier.core.errors import BadSignature, Forbidden, InvalidSignature, MissingParam
 from ranvier.core.identifiers import DeviceID, UserID
 from ranvier.core.signing import verify_json
-from ranvier.services.accounts.uia import OWNER, UserInteractive
+from ranvier.io.clock import Clock
+from ranvier.services.accounts.uia import UserInteractive
 from ranvier.services.requester import Requester
 from ranvier.store.database import Conflict, Database, ReadTxn, WriteTxn
 from ranvier.store.tables import cross_signing as table
 from ranvier.store.tables.cross_signing import MASTER, SELF_SIGNING, USER_SIGNING
 from ranvier.store.tables.devices import list_devices
 
-_REQUEST: Final = "uploadCrossSigningKeys"
+CROSS_SIGNING_UPLOAD: Final = "uploadCrossSigningKeys"
+"""What is authorized."""
 
 
 class CrossSigningUpload(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,12 +56,14 @@ Keys = Mapping[str, CrossSigningKey]
 class CrossSigning:
     """Takes cross-signing keys from their users."""
 
-    def __init__(self, db: Database, uia: UserInteractive) -> None:
+    def __init__(self, db: Database, clock: Clock, uia: UserInteractive) -> None:
         self._db = db
+        self._clock = clock
         self._uia = uia
 
     async def upload(self, requester: Requester, upload: CrossSigningUpload) -> None:
-        """Store keys. The user has to authenticate for whatever replaces a key that is there.
+        """Store keys. The user has to authenticate for whatever replaces a key that is there, unless an administrator
+        has waived that.
 
         Raises: BadKey, InvalidSignature, UiaRequired; MissingParam: there is no master key; Forbidden: a key has
         the name of a device.
@@ -72,9 +76,16 @@ class CrossSigning:
             raise MissingParam("There is no key to upload.")
         is_authorized = requester.appservice_id is not None
         if not is_authorized and await self._db.read(_is_new, requester.user_nid, keys):
-            await self._uia.authorize(requester, _REQUEST, upload.auth, OWNER)
+            if not await self._db.read(table.is_reset_allowed, requester.user_nid, self._clock.now_ms()):
+                await self._authorize(requester, upload.auth)
             is_authorized = True
         await self._db.write(_store, requester, keys, is_authorized=is_authorized)
+
+    async def _authorize(self, requester: Requester, auth: JsonObject | None) -> None:
+        if requester.is_oauth:
+            await self._uia.authorize_by_approval(requester, CROSS_SIGNING_UPLOAD, auth)
+        else:
+            await self._uia.authorize_owner(requester, CROSS_SIGNING_UPLOAD, auth)
 
 
 def _is_new(txn: ReadTxn, user_nid: int, keys: Keys) -> bool:
@@ -108,6 +119,8 @@ def _store(txn: WriteTxn, requester: Requester, keys: Keys, *, is_authorized: bo
                 check_signed_by(key, user_id, master)
         except BadSignature as error:
             raise InvalidSignature(f"The {usage} key: {error}.") from error
+    if is_authorized:
+        table.end_reset(txn, user_nid)
     table.set_cross_signing_keys(
         txn,
         user_nid,

@@ -13,7 +13,7 @@ from ranvier.core.identifiers import DeviceID, UserID
 from ranvier.io.clock import Clock
 from ranvier.services.accounts.last_seen import LastSeen
 from ranvier.services.accounts.sessions import check_device_name
-from ranvier.services.accounts.uia import OWNER, UserInteractive
+from ranvier.services.accounts.uia import UserInteractive
 from ranvier.services.requester import Requester
 from ranvier.store.database import Database, WriteTxn
 from ranvier.store.tables import devices
@@ -70,7 +70,7 @@ class Devices:
         Raises: UiaRequired.
         """
         if requester.appservice_id is None:
-            await self._uia.authorize(requester, request, auth, OWNER)
+            await self._uia.authorize_owner(requester, request, auth)
         await self._db.write(_delete, requester.user_nid, set(device_ids))
 
     def _show(self, requester: Requester, device: Device) -> ClientDevice:

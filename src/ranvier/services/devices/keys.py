@@ -15,12 +15,16 @@ from ranvier.core.identifiers import DeviceID, ServerName, UserID, server_of
 from ranvier.io.clock import Clock
 from ranvier.services.devices.remote import (
     DEFAULT_TIMEOUT_MS,
+    MAX_ANSWER_BYTES,
+    TOO_MUCH,
+    Allowance,
     Failures,
     RemoteKeys,
     RemoteKeyServers,
     ask_all,
     group_by_server,
 )
+from ranvier.services.devices.remote_keys import MAX_KEY_BYTES, MAX_LIST_BYTES
 from ranvier.services.requester import Requester
 from ranvier.store.database import Database, ReadTxn
 from ranvier.store.tables.cross_signing import (
@@ -32,7 +36,13 @@ from ranvier.store.tables.cross_signing import (
     list_cross_signing_keys,
     list_signatures,
 )
-from ranvier.store.tables.device_lists import follow, list_fresh, list_remote_devices, list_strangers
+from ranvier.store.tables.device_lists import (
+    follow,
+    list_fresh,
+    list_remote_devices,
+    list_strangers,
+    measure_keys,
+)
 from ranvier.store.tables.devices import list_devices_of_users
 from ranvier.store.tables.interned import Interner, find_user_nids, list_user_ids
 
@@ -80,20 +90,53 @@ class Keys:
         Cost: one read; a request to each server whose users' devices are not known here. Those who share a room
         with this server are known from then on: one write.
         """
+        wanted, spared, size = await self._db.read(_fit, self._interner, wanted)
         found, unknown, strangers = await self._db.read(_read, self._interner, wanted, requester)
         if strangers:
             await self._db.write(follow, strangers)
-        answers, failures = await ask_all(
-            self._clock, timeout_ms, group_by_server(unknown), self._remote.query_keys
-        )
-        for server, answer in answers.items():
-            _add_remote(found, unknown, server, answer)
+        allowance = Allowance(MAX_ANSWER_BYTES - size)
+
+        async def ask(server: ServerName, asked: Wanted) -> KeysFound:
+            part = _told(asked, await self._remote.query_keys(server, asked))
+            allowance.spend(server, _size(part))
+            return part
+
+        answers, failures = await ask_all(self._clock, timeout_ms, group_by_server(unknown), ask)
+        for part in answers.values():
+            _add(found, part)
         if answers:
             verified = await self._db.read(_read_verified, self._interner, list(unknown), requester)
             _add_verified(found, requester.user_id, verified)
         return KeyAnswer(
-            **{name: getattr(found, name) for name in found.__struct_fields__}, failures=failures
+            **{name: getattr(found, name) for name in found.__struct_fields__},
+            failures=dict.fromkeys(spared, TOO_MUCH) | dict(failures),
         )
+
+
+def _fit(txn: ReadTxn, interner: Interner, wanted: Wanted) -> tuple[Wanted, set[ServerName], int]:
+    """Of what is wanted as much as fits into one answer; the servers whose users are left out; how many bytes of
+    others' keys that makes at most.
+
+    Those with the most keys are left out, so that nobody can drive out others.
+    Cost: nothing for few users; else 1 query.
+    """
+    own = interner.own_server
+    nids = find_user_nids(txn, interner, [user_id for user_id in wanted if server_of(user_id) != own])
+    if (len(nids) + 1) * MAX_LIST_BYTES <= MAX_ANSWER_BYTES:
+        return wanted, set(), len(nids) * MAX_LIST_BYTES
+    kept = measure_keys(txn, nids.values())
+    sizes: dict[ServerName, int] = {}
+    for user_id, nid in nids.items():
+        sizes[server_of(user_id)] = sizes.get(server_of(user_id), 0) + kept.get(nid, 0)
+    spared, total = set(), 0
+    for server, size in sorted(sizes.items(), key=lambda one: one[1]):
+        if total + size > MAX_ANSWER_BYTES:
+            spared.add(server)
+        else:
+            total += size
+    if spared:
+        wanted = {user_id: ids for user_id, ids in wanted.items() if server_of(user_id) not in spared}
+    return wanted, spared, total
 
 
 def _read(
@@ -201,27 +244,42 @@ def _show_device(device: _Device, signatures: SignaturesByUser, *, named: bool) 
     return msgspec.Raw(show_key(device.keys, signatures, unsigned))
 
 
-def _add_remote(found: KeysFound, asked: Wanted, server: ServerName, answer: RemoteKeys) -> None:
-    """Put into `found` what a server told of its own users, and of the devices that were asked for."""
+def _told(asked: Wanted, answer: RemoteKeys) -> KeysFound:
+    """What a server told of those of its users, and their devices, that were asked for."""
+    told = KeysFound({}, {}, {}, {})
     for user_id, wanted in asked.items():
-        if server_of(user_id) != server:
-            continue
         devices = answer.device_keys.get(user_id)
         if devices is not None:
-            found.device_keys[user_id] = {
+            shown = {
                 device_id: _raw(keys)
                 for device_id, keys in devices.items()
                 if (not wanted or device_id in wanted)
                 and keys.get("user_id") == user_id
                 and keys.get("device_id") == device_id
             }
-        for told, place in (
-            (answer.master_keys, found.master_keys),
-            (answer.self_signing_keys, found.self_signing_keys),
+            told.device_keys[user_id] = {
+                device_id: keys for device_id, keys in shown.items() if len(bytes(keys)) <= MAX_KEY_BYTES
+            }
+        for keys_of_usage, place in (
+            (answer.master_keys, told.master_keys),
+            (answer.self_signing_keys, told.self_signing_keys),
         ):
-            key = told.get(user_id)
+            key = keys_of_usage.get(user_id)
             if key is not None and key.get("user_id") == user_id and isinstance(key.get("keys"), dict):
                 place[user_id] = _raw(key)
+    return told
+
+
+def _size(part: KeysFound) -> int:
+    devices = (len(bytes(keys)) for of_user in part.device_keys.values() for keys in of_user.values())
+    places = (part.master_keys, part.self_signing_keys)
+    return sum(devices) + sum(len(bytes(key)) for place in places for key in place.values())
+
+
+def _add(found: KeysFound, part: KeysFound) -> None:
+    found.device_keys.update(part.device_keys)
+    found.master_keys.update(part.master_keys)
+    found.self_signing_keys.update(part.self_signing_keys)
 
 
 def _read_verified(

@@ -23,6 +23,27 @@ Failures = Mapping[str, JsonObject]
 """server name -> what a client is told of a server that did not answer."""
 
 _FAILURE: Final[JsonObject] = {"status": 503, "message": "The server did not answer."}
+TOO_MUCH: Final[JsonObject] = {"status": 503, "message": "This is too much at once: ask for fewer devices."}
+
+MAX_ANSWER_BYTES: Final = 32 * 1_048_576
+"""Of the keys in one answer to a client."""
+
+
+class TooMuch(RemoteFault):
+    """What a server told does not fit into the answer any more."""
+
+
+class Allowance:
+    """How many bytes an answer may still have."""
+
+    def __init__(self, left_bytes: int) -> None:
+        self._left_bytes = left_bytes
+
+    def spend(self, server: ServerName, size: int) -> None:
+        """Raises: TooMuch, and nothing is spent."""
+        if size > self._left_bytes:
+            raise TooMuch(f"{server} told of {size} bytes of keys")
+        self._left_bytes -= size
 
 
 class RemoteKeys(msgspec.Struct, frozen=True):
@@ -101,7 +122,7 @@ async def ask_all(
         groups, await asyncio.gather(*(ask_one(*group) for group in groups.items())), strict=True
     ):
         if isinstance(answer, RemoteFault):
-            failures[server] = _FAILURE
+            failures[server] = TOO_MUCH if isinstance(answer, TooMuch) else _FAILURE
         else:
             answers[server] = answer
     return answers, failures

@@ -11,11 +11,15 @@ but not that they have come.
 Spec: server-server API, "Device Management".
 """
 
-from typing import Final
-
 from ranvier.core.federation.edus import DeviceListUpdate, SigningKeyUpdate
 from ranvier.core.identifiers import ServerName, UserID
-from ranvier.services.devices.remote_keys import cut_name, pack_cross_signing_keys, pack_device_keys
+from ranvier.services.devices.remote_keys import (
+    MAX_DEVICES,
+    MAX_LIST_BYTES,
+    cut_name,
+    pack_cross_signing_keys,
+    pack_device_keys,
+)
 from ranvier.store.database import Database, ReadTxn, WriteTxn
 from ranvier.store.tables.cross_signing import (
     MASTER,
@@ -25,20 +29,16 @@ from ranvier.store.tables.cross_signing import (
 )
 from ranvier.store.tables.device_lists import (
     RemoteDevice,
-    count_remote_devices,
     delete_remote_device,
     find_remote_list,
     list_remote_devices,
     mark_changed,
     mark_stale,
+    measure_remote_devices,
     shares_a_room,
     upsert_remote_device,
 )
 from ranvier.store.tables.interned import Interner, find_user_nids
-
-MAX_DEVICES: Final = 2_000
-"""Of one user, for updates to be applied. Longer lists are asked for whole, and so no longer than an answer may be:
-else they could grow without end."""
 
 
 class RemoteDeviceLists:
@@ -76,11 +76,16 @@ def _update(txn: WriteTxn, interner: Interner, edu: DeviceListUpdate) -> None:
         mark_stale(txn, nid)
     elif edu.deleted:
         delete_remote_device(txn, nid, edu.stream_id, edu.device_id)
-    elif (keys is None and edu.keys is not None) or count_remote_devices(txn, nid) >= MAX_DEVICES:
-        mark_stale(txn, nid)
+    elif (keys is None and edu.keys is not None) or _is_full(txn, nid, keys):
+        mark_stale(txn, nid)  # what is asked for whole is cut to what is kept
     else:
         device = RemoteDevice(edu.device_id, cut_name(edu.device_display_name), keys)
         upsert_remote_device(txn, nid, edu.stream_id, device)
+
+
+def _is_full(txn: ReadTxn, user_nid: int, keys: bytes | None) -> bool:
+    count, size = measure_remote_devices(txn, user_nid)
+    return count >= MAX_DEVICES or size + len(keys or b"") > MAX_LIST_BYTES
 
 
 def _is_known(txn: ReadTxn, user_nid: int, edu: DeviceListUpdate, keys: bytes | None) -> bool:

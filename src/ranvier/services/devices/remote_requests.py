@@ -3,6 +3,7 @@
 Spec: server-server API, "End-to-End Encryption".
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -13,6 +14,11 @@ from ranvier.core.identifiers import DeviceID, ServerName, UserID
 from ranvier.io.ports import Misbehaved
 from ranvier.services.devices.remote import ClaimedRemotely, RemoteKeys
 from ranvier.services.remote.requests import Requests
+from ranvier.services.turns import ASKER, Turns
+
+AT_ONCE: Final = 100
+ASKED_FOR_ONE: Final = 50
+"""Of one user, however many requests that are."""
 
 _PREFIX: Final = "/_matrix/federation/v1/user/keys"
 
@@ -24,13 +30,15 @@ class RemoteKeyRequests:
 
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
+        self._askers: Turns[str] = Turns(ASKED_FOR_ONE)
+        self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def query_keys(self, server: ServerName, wanted: Mapping[UserID, Sequence[DeviceID]]) -> RemoteKeys:
         """Raises: RemoteFault."""
         question: JsonObject = {
             "device_keys": {user_id: list(devices) for user_id, devices in wanted.items()}
         }
-        return _decode(server, await self._requests.post(server, f"{_PREFIX}/query", question), RemoteKeys)
+        return _decode(server, await self._post(server, "query", question), RemoteKeys)
 
     async def claim_keys(
         self, server: ServerName, claims: Mapping[UserID, Mapping[DeviceID, str]]
@@ -39,9 +47,11 @@ class RemoteKeyRequests:
         question: JsonObject = {
             "one_time_keys": {user_id: dict(devices) for user_id, devices in claims.items()}
         }
-        return _decode(
-            server, await self._requests.post(server, f"{_PREFIX}/claim", question), ClaimedRemotely
-        )
+        return _decode(server, await self._post(server, "claim", question), ClaimedRemotely)
+
+    async def _post(self, server: ServerName, what: str, question: JsonObject) -> JsonObject:
+        async with self._askers.take(ASKER.get()), self._slots:
+            return await self._requests.post(server, f"{_PREFIX}/{what}", question)
 
 
 def _decode(server: ServerName, answer: JsonObject, shape: type[T]) -> T:

@@ -15,18 +15,16 @@ from typing import Annotated, Final
 import msgspec
 
 from ranvier.core.canonical_json import JsonObject
-from ranvier.core.encryption_keys import is_name
 from ranvier.core.errors import ServerFault
 from ranvier.core.identifiers import DeviceID, ServerName, UserID
 from ranvier.io.clock import Clock
 from ranvier.io.ports import Misbehaved, RemoteFault
-from ranvier.services.devices.remote_keys import cut_name, pack_cross_signing_keys, pack_device_keys
+from ranvier.services.devices.remote_keys import pack_cross_signing_keys, pack_devices
 from ranvier.services.remote.requests import Requests, path_of
 from ranvier.services.remote.standing import HeldBack
 from ranvier.store.database import Database, Hint, Kind, ReadTxn, WriteTxn
 from ranvier.store.tables.cross_signing import MASTER, SELF_SIGNING, set_remote_cross_signing_keys
 from ranvier.store.tables.device_lists import (
-    RemoteDevice,
     Resync,
     find_next_retry_ms,
     find_remote_list,
@@ -124,7 +122,8 @@ class DeviceListResync:
         room = MAX_SERVERS - len(self._busy)
         if room <= 0:
             return {}
-        stale = list_stale(txn, self._clock.now_ms(), self._busy, BATCH)
+        now_ms = self._clock.now_ms()
+        stale = list_stale(txn, now_ms, now_ms + MAX_RETRY_MS, self._busy, BATCH)
         user_ids = list_user_ids(txn, self._interner, {one.user_nid for one in stale})
         servers = list_server_names(txn, self._interner, {one.server_nid for one in stale})
         due: dict[int, tuple[ServerName, list[_Due]]] = {}
@@ -192,15 +191,10 @@ def _store(txn: WriteTxn, asked: Resync, told: _Devices) -> None:
     """Keep a list. Clients are told if it is not what they may have got from here or, in vain, asked for."""
     nid, before = asked.user_nid, find_remote_list(txn, asked.user_nid)
     old = list_remote_devices(txn, [nid])[nid]
-    new = {
-        device.device_id: RemoteDevice(
-            device.device_id,
-            cut_name(device.device_display_name),
-            pack_device_keys(device.keys, told.user_id, device.device_id),
-        )
-        for device in told.devices
-        if is_name(device.device_id)
-    }
+    new = pack_devices(
+        told.user_id,
+        ((device.device_id, device.device_display_name, device.keys) for device in told.devices),
+    )
     if before is None or not replace_remote_devices(txn, asked, told.stream_id, list(new.values())):
         return
     documents = ((MASTER, told.master_key), (SELF_SIGNING, told.self_signing_key))

@@ -70,6 +70,8 @@ CREATE TABLE historical_sent (
     destination {text} NOT NULL,
     txn_id {text} NOT NULL,
     body {bytes}, -- null: the peer has it
+    sender {text} NOT NULL, -- the process that sends it
+    until_ms {int} NOT NULL, -- and until when no other one does
     UNIQUE (destination, txn_id)
 );
 CREATE INDEX historical_sent_waiting ON historical_sent (destination, sent_nid) WHERE body IS NOT NULL;
@@ -80,6 +82,7 @@ CREATE TABLE historical_outgoing (
     destination {text} NOT NULL,
     pdu_nid {int} NOT NULL,
     sent_nid {int}, -- the transaction it is in; null: it waits
+    refusal {text}, -- what the peer has against it; empty: nothing; null: it has not said
     UNIQUE (destination, pdu_nid)
 );
 CREATE INDEX historical_outgoing_waiting ON historical_outgoing (destination, outgoing_nid)

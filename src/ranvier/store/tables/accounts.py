@@ -155,12 +155,11 @@ def set_suspended(txn: WriteTxn, user_nid: int, *, is_suspended: bool) -> bool:
 
 
 def deactivate_account(txn: WriteTxn, user_nid: int, now_ms: int, *, is_erased: bool) -> bool:
-    """Close the account for good. Its password and external ids go; its devices, tokens and third-party
-    identifiers are deleted by the functions of their own modules.
+    """Close the account for good. Its password goes; its devices, tokens and third-party identifiers are deleted by
+    the functions of their own modules. Its external ids stay: who was shut out does not come back as somebody new.
 
     Spec: client-server API, "Account deactivation".
     """
-    txn.execute(_DELETE_EXTERNAL, user_nid=user_nid)
     txn.hint(Kind.SESSION, user_nid)
     return txn.execute(_DEACTIVATE, user_nid=user_nid, now_ms=now_ms, is_erased=is_erased) == 1
 

@@ -1,6 +1,6 @@
 """Cross-signing keys, and signatures that were uploaded apart from what they sign.
 
-Tables: cross_signing_keys, key_signatures. Owner: services.devices.
+Tables: cross_signing_keys, key_signatures, cross_signing_resets. Owner: services.devices.
 Growth: three rows a user; a signature for each verified device and each verified user.
 Index -> query: primary keys -> keys of users, signatures on what users have; of_others -> whom a user signed since P.
 
@@ -47,6 +47,14 @@ _SET: Final = """
     VALUES (:user_nid, :usage, :public_key, :json)
     ON CONFLICT (user_nid, usage) DO UPDATE SET public_key = excluded.public_key, json = excluded.json
 """
+_ALLOW: Final = """
+    INSERT INTO cross_signing_resets (user_nid, until_ms) VALUES (:user_nid, :until_ms)
+    ON CONFLICT (user_nid) DO UPDATE SET until_ms = excluded.until_ms
+"""
+_IS_ALLOWED: Final = """
+    SELECT 1 FROM cross_signing_resets WHERE user_nid = :user_nid AND until_ms > :now_ms
+"""
+_END_ALLOWANCE: Final = "DELETE FROM cross_signing_resets WHERE user_nid = :user_nid"
 _DELETE: Final = "DELETE FROM cross_signing_keys WHERE user_nid = :user_nid AND usage = :usage"
 _UNSIGN: Final = "DELETE FROM key_signatures WHERE target_user_nid = :user_nid AND target_id = :target_id"
 _UNSIGN_BY: Final = """
@@ -160,3 +168,17 @@ def list_users_signed(txn: ReadTxn, signer_nid: int, since: int, up_to: int) -> 
 def _forget(txn: WriteTxn, user_nid: int, key: CrossSigningKey) -> None:
     delete_signatures_on(txn, user_nid, key.public_key)
     txn.execute(_UNSIGN_BY, user_nid=user_nid, key_id=f"ed25519:{key.public_key}")
+
+
+def allow_reset(txn: WriteTxn, user_nid: int, until_ms: int) -> None:
+    """Let a user replace the keys once without proving who they are."""
+    txn.execute(_ALLOW, user_nid=user_nid, until_ms=until_ms)
+
+
+def is_reset_allowed(txn: ReadTxn, user_nid: int, now_ms: int) -> bool:
+    return txn.value(_IS_ALLOWED, user_nid=user_nid, now_ms=now_ms) is not None
+
+
+def end_reset(txn: WriteTxn, user_nid: int) -> None:
+    """It has been used."""
+    txn.execute(_END_ALLOWANCE, user_nid=user_nid)

@@ -29,13 +29,20 @@ _TAKE: Final = """
     ON CONFLICT (server_nid) DO UPDATE SET owner = excluded.owner, until_ms = excluded.until_ms
 """
 _RELEASE: Final = "UPDATE destination_leases SET until_ms = 0, owner = '' WHERE owner = :owner"
-_HELD: Final = "SELECT server_nid FROM destination_leases WHERE until_ms > :now_ms AND owner <> :owner"
+_HELD: Final = """
+    SELECT server_nid FROM destination_leases
+    WHERE until_ms > :now_ms AND until_ms <= :latest_ms AND owner <> :owner
+"""
+
+MAX_AHEAD_MS: Final = 15 * 60_000
+"""A lease that lasts longer is from before the clock was set back, and holds nobody up. Well more than any is taken
+for: the clocks of several machines differ."""
 
 
 def take_lease(txn: WriteTxn, server_nid: int, owner: str, now_ms: int, until_ms: int) -> Lease:
     """Take the lease of a server, or go on having it, unless another process has it now."""
     row = txn.first(_FIND, server_nid=server_nid)
-    if row is not None and row[0] != owner and row[1] > now_ms:
+    if row is not None and row[0] != owner and now_ms < row[1] <= now_ms + MAX_AHEAD_MS:
         return Lease(is_own=False, is_new=False, until_ms=row[1])
     txn.execute(_TAKE, server_nid=server_nid, owner=owner, until_ms=until_ms)
     return Lease(is_own=True, is_new=row is None or row[0] != owner, until_ms=until_ms)
@@ -48,4 +55,4 @@ def release_leases(txn: WriteTxn, owner: str) -> None:
 
 def list_leased(txn: ReadTxn, owner: str, now_ms: int) -> set[int]:
     """The servers to which other processes send."""
-    return {row[0] for row in txn.all(_HELD, owner=owner, now_ms=now_ms)}
+    return {row[0] for row in txn.all(_HELD, owner=owner, now_ms=now_ms, latest_ms=now_ms + MAX_AHEAD_MS)}

@@ -130,9 +130,11 @@ _HASTEN: Final = """
 _LIST_STALE: Final = """
     SELECT r.user_nid, u.server_nid, r.heard, r.failures
     FROM remote_device_lists r JOIN users u ON u.user_nid = r.user_nid
-    WHERE r.needs_resync = 1 AND r.retry_ms <= :now_ms AND u.server_nid NOT IN (:busy[])
+    WHERE r.needs_resync = 1 AND r.retry_ms > :after_ms AND r.retry_ms <= :upto_ms
+        AND u.server_nid NOT IN (:busy[])
     ORDER BY r.retry_ms LIMIT :limit
 """
+_FOREVER_MS: Final = 2**62
 _NEXT_RETRY: Final = (
     "SELECT MIN(retry_ms) FROM remote_device_lists WHERE needs_resync = 1 AND retry_ms > :now_ms"
 )
@@ -149,7 +151,16 @@ _FORGET: Final = (
     "DELETE FROM cross_signing_keys WHERE user_nid IN (:user_nids[])",
     "DELETE FROM remote_device_lists WHERE user_nid IN (:user_nids[])",
 )
-_COUNT_REMOTE_DEVICES: Final = "SELECT COUNT(*) FROM remote_devices WHERE user_nid = :user_nid"
+_MEASURE: Final = """
+    SELECT COUNT(*), CAST(COALESCE(SUM(LENGTH(keys)), 0) AS BIGINT) FROM remote_devices WHERE user_nid = :user_nid
+"""
+_MEASURE_KEYS: Final = """
+    SELECT user_nid, CAST(SUM(size) AS BIGINT) FROM (
+        SELECT user_nid, LENGTH(keys) AS size FROM remote_devices WHERE user_nid IN (:user_nids[])
+        UNION ALL
+        SELECT user_nid, LENGTH(json) FROM cross_signing_keys WHERE user_nid IN (:user_nids[])
+    ) kept WHERE size > 0 GROUP BY user_nid
+"""
 _REMOTE_DEVICES: Final = """
     SELECT user_nid, device_id, display_name, keys FROM remote_devices
     WHERE user_nid IN (:user_nids[]) ORDER BY user_nid, device_id
@@ -311,10 +322,12 @@ def hasten_resyncs(txn: WriteTxn, server_nid: int) -> None:
         txn.hint(Kind.JOB, 0)
 
 
-def list_stale(txn: ReadTxn, now_ms: int, busy: Collection[int], limit: int) -> list[Resync]:
-    """What is to be asked for now, longest due first, but for users of the servers that are `busy`."""
-    rows = txn.all(_LIST_STALE, now_ms=now_ms, busy=[0, *busy], limit=limit)
-    return [Resync(*row) for row in rows]
+def list_stale(txn: ReadTxn, now_ms: int, latest_ms: int, busy: Collection[int], limit: int) -> list[Resync]:
+    """What is to be asked for now, longest due first, but for users of the servers that are `busy`. Due is, too, what
+    was put off beyond `latest_ms`: the clock was set back since."""
+    due = txn.all(_LIST_STALE, after_ms=-1, upto_ms=now_ms, busy=[0, *busy], limit=limit)
+    lost = txn.all(_LIST_STALE, after_ms=latest_ms, upto_ms=_FOREVER_MS, busy=[0, *busy], limit=limit)
+    return [Resync(*row) for row in (*due, *lost)][:limit]
 
 
 def find_next_retry_ms(txn: ReadTxn, now_ms: int) -> int | None:
@@ -332,10 +345,20 @@ def list_remote_devices(txn: ReadTxn, user_nids: Collection[int]) -> dict[int, l
     return found
 
 
-def count_remote_devices(txn: ReadTxn, user_nid: int) -> int:
-    """How many devices a remote user has, as far as heard."""
-    count: int = txn.value(_COUNT_REMOTE_DEVICES, user_nid=user_nid)
-    return count
+def measure_remote_devices(txn: ReadTxn, user_nid: int) -> tuple[int, int]:
+    """How many devices a remote user has, as far as heard, and how many bytes their keys."""
+    row = txn.first(_MEASURE, user_nid=user_nid)
+    return (0, 0) if row is None else (row[0], row[1])
+
+
+def measure_keys(txn: ReadTxn, user_nids: Collection[int]) -> dict[int, int]:
+    """How many bytes of keys are kept of remote users, cross-signing keys included. Who has none is left out."""
+    nids = list(user_nids)
+    return {
+        user_nid: size
+        for batch in in_batches(nids)
+        for user_nid, size in txn.all(_MEASURE_KEYS, user_nids=batch)
+    }
 
 
 def _set_version(txn: WriteTxn, user_nid: int) -> int:

@@ -5,7 +5,7 @@ row a transaction that came, until it is old; one a transaction and one a PDU fo
 Index -> query: (origin, txn_id) -> answer; (destination) where waiting -> what to send next; by_sent -> pull.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -42,7 +42,8 @@ _DESTINATIONS: Final = """
     UNION SELECT DISTINCT destination FROM historical_sent WHERE body IS NOT NULL
 """
 _INSERT_SENT: Final = """
-    INSERT INTO historical_sent (destination, txn_id, body) VALUES (:destination, :txn_id, :body)
+    INSERT INTO historical_sent (destination, txn_id, body, sender, until_ms)
+    VALUES (:destination, :txn_id, :body, :sender, :until_ms)
 """
 _FIND_SENT: Final = (
     "SELECT sent_nid FROM historical_sent WHERE destination = :destination AND txn_id = :txn_id"
@@ -52,11 +53,30 @@ _NEWEST_SENT: Final = """
 """
 _ASSIGN: Final = "UPDATE historical_outgoing SET sent_nid = :sent_nid WHERE outgoing_nid IN (:nids[])"
 _UNSENT: Final = """
-    SELECT txn_id, body FROM historical_sent WHERE destination = :destination AND body IS NOT NULL
+    SELECT txn_id, body, sender, until_ms FROM historical_sent WHERE destination = :destination AND body IS NOT NULL
     ORDER BY sent_nid LIMIT 1
 """
+_CLAIM: Final = """
+    UPDATE historical_sent SET sender = :sender, until_ms = :until_ms
+    WHERE destination = :destination AND txn_id = :txn_id
+"""
+_RELEASE: Final = "UPDATE historical_sent SET until_ms = 0 WHERE sender = :sender AND body IS NOT NULL"
 _DONE: Final = """
     UPDATE historical_sent SET body = NULL WHERE destination = :destination AND txn_id = :txn_id
+"""
+_TAKEN: Final = """
+    UPDATE historical_outgoing SET refusal = '' WHERE destination = :destination AND sent_nid = (
+        SELECT sent_nid FROM historical_sent WHERE destination = :destination AND txn_id = :txn_id
+    )
+"""
+_REFUSED: Final = """
+    UPDATE historical_outgoing SET refusal = :refusal WHERE destination = :destination AND pdu_nid IN (
+        SELECT pdu_nid FROM historical_pdus WHERE origin = :origin AND pdu_id = :pdu_id
+    )
+"""
+_FIND_REFUSAL: Final = """
+    SELECT o.refusal FROM historical_outgoing o JOIN historical_pdus p ON p.pdu_nid = o.pdu_nid
+    WHERE o.destination = :destination AND p.origin = :origin AND p.pdu_id = :pdu_id
 """
 _NEWEST_OF: Final = """
     SELECT MAX(sent_nid) FROM historical_sent WHERE destination = :destination AND txn_id IN (:txn_ids[])
@@ -68,10 +88,12 @@ _SENT_AFTER: Final = """
 
 
 class Unsent(msgspec.Struct, frozen=True):
-    """A transaction that its destination has not confirmed."""
+    """A transaction that its destination has not confirmed, and which process sends it until when."""
 
     txn_id: str
     body: bytes
+    sender: str
+    until_ms: int
 
 
 def find_response(txn: ReadTxn, origin: str, txn_id: str) -> bytes | None:
@@ -114,13 +136,28 @@ def list_destinations(txn: ReadTxn) -> set[str]:
     return {row[0] for row in txn.all(_DESTINATIONS)}
 
 
-def insert_sent(
-    txn: WriteTxn, destination: str, txn_id: str, body: bytes, outgoing_nids: Sequence[int]
-) -> None:
+def insert_sent(txn: WriteTxn, destination: str, sent: Unsent, outgoing_nids: Sequence[int]) -> None:
     """Keep a transaction that is about to be sent, with what is in it."""
-    txn.execute(_INSERT_SENT, destination=destination, txn_id=txn_id, body=body)
-    sent_nid = txn.value(_FIND_SENT, destination=destination, txn_id=txn_id)
+    txn.execute(
+        _INSERT_SENT,
+        destination=destination,
+        txn_id=sent.txn_id,
+        body=sent.body,
+        sender=sent.sender,
+        until_ms=sent.until_ms,
+    )
+    sent_nid = txn.value(_FIND_SENT, destination=destination, txn_id=sent.txn_id)
     txn.execute(_ASSIGN, sent_nid=sent_nid, nids=list(outgoing_nids))
+
+
+def claim_unsent(txn: WriteTxn, destination: str, txn_id: str, sender: str, until_ms: int) -> None:
+    """Another process, or the same one again, is going to send it."""
+    txn.execute(_CLAIM, destination=destination, txn_id=txn_id, sender=sender, until_ms=until_ms)
+
+
+def release_unsent(txn: WriteTxn, sender: str) -> None:
+    """The process ends: others need not wait until its claims do."""
+    txn.execute(_RELEASE, sender=sender)
 
 
 def find_newest_sent(txn: ReadTxn, destination: str) -> str | None:
@@ -132,12 +169,23 @@ def find_newest_sent(txn: ReadTxn, destination: str) -> str | None:
 def find_unsent(txn: ReadTxn, destination: str) -> Unsent | None:
     """The oldest transaction that a destination has not confirmed."""
     row = txn.first(_UNSENT, destination=destination)
-    return None if row is None else Unsent(row[0], row[1])
+    return None if row is None else Unsent(*row)
 
 
-def confirm_sent(txn: WriteTxn, destination: str, txn_id: str) -> None:
-    """The destination has it: its bytes are not needed any more."""
+def confirm_sent(
+    txn: WriteTxn, destination: str, txn_id: str, refused: Mapping[tuple[str, str], str]
+) -> None:
+    """The destination has it: its bytes are not needed any more. `refused`: (origin, pdu_id) -> why."""
     txn.execute(_DONE, destination=destination, txn_id=txn_id)
+    txn.execute(_TAKEN, destination=destination, txn_id=txn_id)
+    for (origin, pdu_id), refusal in refused.items():
+        txn.execute(_REFUSED, destination=destination, origin=origin, pdu_id=pdu_id, refusal=refusal)
+
+
+def find_refusal(txn: ReadTxn, destination: str, name: tuple[str, str]) -> str | None:
+    """What a destination has against a PDU: empty if nothing; None: it has not said."""
+    refusal: str | None = txn.value(_FIND_REFUSAL, destination=destination, origin=name[0], pdu_id=name[1])
+    return refusal
 
 
 def list_sent_after(txn: ReadTxn, destination: str, txn_ids: Sequence[str], limit: int) -> list[bytes]:

@@ -28,6 +28,9 @@ _EXPIRE: Final = (
 _DELETE_OF_USER: Final = (
     "DELETE FROM openid_tokens WHERE user_nid = :user_nid",
     "DELETE FROM login_tokens WHERE user_nid = :user_nid",
+    "DELETE FROM oauth_codes WHERE user_nid = :user_nid",
+    "DELETE FROM oauth_device_codes WHERE user_nid = :user_nid",
+    "DELETE FROM browser_sessions WHERE user_nid = :user_nid",
 )
 
 
@@ -57,5 +60,8 @@ def delete_expired(txn: WriteTxn, now_ms: int) -> int:
 
 
 def delete_passing_tokens_of_user(txn: WriteTxn, user_nid: int) -> None:
+    """Whatever the user, or somebody who knew the password, has begun and not finished; codes of OAuth and browsers
+    that are signed in as well.
+    """
     for sql in _DELETE_OF_USER:
         txn.execute(sql, user_nid=user_nid)

@@ -44,6 +44,7 @@ class Session(msgspec.Struct, frozen=True):
     message_rate: tuple[float, int] | None = (
         None  # (messages a second, burst) of this user alone; 0: no bound
     )
+    is_oauth: bool = False  # the device came by OAuth: `oauth_grants`
 
 
 class NewToken(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,12 +66,13 @@ _FIND_SESSION: Final = """
     SELECT t.token_nid, t.user_nid, u.user_id, a.kind, t.device_nid, d.device_id, t.expires_ms,
         t.replaces_nid,
         a.is_locked, a.is_suspended, a.deactivated_ms, t.issued_by_nid, d.last_seen_ms,
-        o.messages_per_second, o.burst_count
+        o.messages_per_second, o.burst_count, g.device_nid
     FROM tokens t
         JOIN users u ON u.user_nid = t.user_nid
         JOIN accounts a ON a.user_nid = t.user_nid
         LEFT JOIN devices d ON d.device_nid = t.device_nid
         LEFT JOIN ratelimit_overrides o ON o.user_nid = t.user_nid
+        LEFT JOIN oauth_grants g ON g.device_nid = t.device_nid
     WHERE t.access_hash = :access_hash
 """
 _INSERT: Final = """
@@ -221,6 +223,7 @@ def _session(row: Row) -> Session:
         seen,
         per_second,
         burst,
+        granted,
     ) = row
     return Session(
         nid,
@@ -237,4 +240,5 @@ def _session(row: Row) -> Session:
         issuer,
         seen,
         None if per_second is None else (per_second, burst),
+        granted is not None,
     )
