@@ -28,6 +28,20 @@ class DatabaseConfig(msgspec.Struct, frozen=True, kw_only=True):
     ] = "sqlite:ranvier.db"
 
 
+class MemoryConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How much memory is spent on what could be read again."""
+
+    caches_mib: Annotated[
+        int,
+        Meta(
+            ge=7,
+            le=1_048_576,
+            description="MiB for rooms' states, events and pieces of /sync, once there is so much of them. "
+            "SQLite takes 48 MiB of its own.",
+        ),
+    ] = 112
+
+
 class ListenerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """An address that the server listens on. Without any, there is one on 127.0.0.1:8008 for all APIs."""
 
@@ -462,6 +476,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="What clients use to reach this server, if it is not the address they found it at."),
     ] = None
     database: DatabaseConfig = DatabaseConfig()
+    memory: MemoryConfig = MemoryConfig()
     listeners: tuple[ListenerConfig, ...] = (ListenerConfig(),)
     registration: RegistrationConfig = RegistrationConfig()
     federation: FederationConfig = FederationConfig()

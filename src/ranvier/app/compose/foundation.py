@@ -1,6 +1,7 @@
 """What every area stands on. Only `app.compose` sees it whole; a service gets the few parts that it names."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -24,6 +25,11 @@ from ranvier.services.rooms.writer import Effects, RoomWriters
 from ranvier.store.database import Database, Hint, Kind, Subscriber
 from ranvier.store.tables.interned import Interner
 from ranvier.store.tables.state_nodes import NodeCache
+
+# How the memory for caches is divided.
+NODES_SHARE: Final = 2 / 7
+HEADS_SHARE: Final = 2 / 7
+SLICES_SHARE: Final = 3 / 7
 
 
 class Composed(msgspec.Struct, frozen=True):
@@ -86,10 +92,15 @@ def offered_versions(config: Config) -> dict[str, RoomVersion]:
     return offered
 
 
+def cache_bytes(config: Config, share: float) -> int:
+    """What one cache may take of the memory that is there for all."""
+    return int(share * config.memory.caches_mib * 1024 * 1024)
+
+
 def lay_foundation(ports: Ports, interner: Interner, effects: Effects) -> Foundation:
     """Make what every area needs, and begin to listen for changes."""
     config, db, clock = ports.config, ports.db, ports.clock
-    nodes = NodeCache()
+    nodes = NodeCache(cache_bytes(config, NODES_SHARE))
     live = LiveRooms(db, interner)
     writers = RoomWriters(db, live, interner, nodes, effects, clock)
     author = Author(config.name, ports.signing_keys[0], clock, ports.randomness)
@@ -105,7 +116,7 @@ def lay_foundation(ports: Ports, interner: Interner, effects: Effects) -> Founda
         live,
         writers,
         Timeline(db, writers, Merging(interner, nodes, writers, clock), author),
-        Presenting(nodes),
+        Presenting(nodes, cache_bytes(config, HEADS_SHARE)),
         Sight(interner, nodes),
     )
 

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from ranvier.app.compose.foundation import Composed, Foundation
+from ranvier.app.compose.foundation import SLICES_SHARE, Composed, Foundation, cache_bytes
 from ranvier.historical.sync_v3.sessions import ClassicSync
 from ranvier.http.client.old_sync import OldSync
 from ranvier.http.client.sync import SyncEndpoint
@@ -52,7 +52,7 @@ def lay_sync(foundation: Foundation) -> SyncParts:
     standings = Standings(
         ports.db, foundation.changes, foundation.waiters, ports.clock, acknowledged, is_shared=is_shared
     )
-    cache = SliceCache(foundation.changes)
+    cache = SliceCache(foundation.changes, cache_bytes(ports.config, SLICES_SHARE))
     ports.db.subscribe(cache.hear)
     slices = Slices(interner, foundation.presenting, foundation.sight, changes)
     return SyncParts(standings, slices, cache, showing, Aggregations(showing))
