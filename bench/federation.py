@@ -22,7 +22,7 @@ from tests.federation.test_synapse import Person, Server, start_ranvier, start_s
 from tests.unit.certificates import Authority
 from yarl import URL
 
-from bench.figure import Figure
+from bench.figure import Figure, compare
 from bench.peers import SERVER_CORE, SYNAPSE_ENVIRONMENT, Name, use_other_cores
 from ranvier.core.auth.select import auth_keys_for
 from ranvier.core.canonical_json import encode
@@ -59,13 +59,7 @@ def run() -> Sequence[Figure]:
     ranvier = asyncio.run(measure("ranvier"))
     figures = []
     for name, value in ranvier.items():
-        is_rate = name.endswith("/s")
-        ratio = value / synapse[name] if is_rate else synapse[name] / max(value, 0.001)
-        figures += [
-            Figure(f"{name}: Synapse", synapse[name], ""),
-            Figure(f"{name}: Ranvier", value, ""),
-            Figure(f"{name}: ratio", ratio, "x"),
-        ]
+        figures += compare(synapse, {name: value}, is_rate=name.endswith("/s"))
     return figures
 
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import orjson
 
-from bench.figure import Figure
+from bench.figure import Figure, compare
 from bench.peers import Name, running, use_other_cores
 from bench.wire import Connection
 
@@ -27,14 +27,7 @@ def run() -> Sequence[Figure]:
     """Both servers, one after the other, and how many times as fast as Synapse Ranvier is."""
     synapse = asyncio.run(_measure("synapse", 18_131))
     ranvier = asyncio.run(_measure("ranvier", 18_132))
-    figures = []
-    for name, value in ranvier.items():
-        figures += [
-            Figure(f"{name}: Synapse", synapse[name], "ms"),
-            Figure(f"{name}: Ranvier", value, "ms"),
-            Figure(f"{name}: ratio", synapse[name] / value, "x"),
-        ]
-    return figures
+    return compare(synapse, ranvier, "ms", is_rate=False)
 
 
 async def _measure(name: Name, port: int) -> dict[str, float]:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
-from bench.figure import Figure
+from bench.figure import Figure, compare
 from bench.peers import Name, Peer, running, use_other_cores
 from bench.wire import Connection
 
@@ -23,14 +23,7 @@ def run() -> Sequence[Figure]:
     """Both servers, one after the other, and how many times Synapse Ranvier is."""
     synapse = asyncio.run(measure("synapse", 18_101))
     ranvier = asyncio.run(measure("ranvier", 18_102))
-    figures = []
-    for name, value in ranvier.items():
-        figures += [
-            Figure(f"{name}: Synapse", synapse[name], ""),
-            Figure(f"{name}: Ranvier", value, ""),
-            Figure(f"{name}: ratio", value / synapse[name], "x"),
-        ]
-    return figures
+    return compare(synapse, ranvier, is_rate=True)
 
 
 async def measure(name: Name, port: int) -> dict[str, float]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
-from bench.figure import Figure
+from bench.figure import Figure, compare
 from bench.peers import Name, Peer, running, use_other_cores
 from bench.wire import Connection
 
@@ -40,14 +40,7 @@ def run() -> Sequence[Figure]:
     """Both servers, one after the other, and how many times as fast as Synapse Ranvier is."""
     synapse = asyncio.run(measure("synapse", 18_111))
     ranvier = asyncio.run(measure("ranvier", 18_112))
-    figures = []
-    for name, value in ranvier.items():
-        figures += [
-            Figure(f"{name}: Synapse", synapse[name], "ms"),
-            Figure(f"{name}: Ranvier", value, "ms"),
-            Figure(f"{name}: ratio", synapse[name] / value, "x"),
-        ]
-    return figures
+    return compare(synapse, ranvier, "ms", is_rate=False)
 
 
 async def measure(name: Name, port: int) -> dict[str, float]:
