@@ -231,6 +231,18 @@ async def test_passwords_cannot_be_guessed_without_end(start_homeserver):
     assert await guess("bob", PASSWORD) == bob.user_id
 
 
+async def test_all_addresses_of_one_subscriber_count_as_one(start_homeserver):
+    homeserver = await start_homeserver(rate_limits=RateLimitsConfig(enabled=True))
+    client = homeserver.client
+
+    async def login_from(ip):
+        client.ip = ip
+        return (await client.post(f"{C}/login", password_login("nobody"))).status
+
+    assert 429 in [await login_from(f"2001:db8:1:2::{number}") for number in range(1, 13)]
+    assert await login_from("2001:db8:1:3::1") == 403
+
+
 async def test_a_hash_of_another_cost_is_renewed_by_logging_in(homeserver):
     alice = await homeserver.register("alice")
     db = homeserver.foundation.ports.db

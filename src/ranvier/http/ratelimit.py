@@ -12,6 +12,7 @@ import msgspec
 from ranvier.core.errors import LimitExceeded
 from ranvier.http.endpoint import Endpoint, Rate
 from ranvier.http.request import Request
+from ranvier.services.turns import network_of
 
 MAX_BUCKETS: Final = 100_000
 """How many callers are remembered; the one not seen for longest is forgotten first, and then starts full."""
@@ -63,7 +64,7 @@ class TokenBuckets:
         if requester is not None and requester.message_rate is not None and endpoint.rate is Rate.MESSAGE:
             per_second, burst = requester.message_rate
             allowance = Allowance(per_second, max(burst, 1))
-        caller = request.origin or (requester.user_id if requester is not None else request.ip)
+        caller = request.origin or (requester.user_id if requester is not None else network_of(request.ip))
         self._take((endpoint.rate, caller), allowance)
 
     def _take(self, key: tuple[Rate, str], allowance: Allowance) -> None:
