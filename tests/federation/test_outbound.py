@@ -7,6 +7,7 @@ import orjson
 import pytest
 
 from ranvier.io.ports import HttpRequest, HttpResponse
+from ranvier.services.federation.outbound import Outbound
 
 from ..http.client import segment
 from ..http.homeserver import Homeserver, User
@@ -150,6 +151,35 @@ async def test_typing_and_receipts(three: Three) -> None:
         return bob.user_id in content.get(event_id, {}).get("m.read", {})
 
     await until(has_read, "the receipt")
+
+
+async def test_typing_that_is_read_before_its_hint_is_heard(three: Three) -> None:
+    """Who types is looked for in the rooms that hints tell: a read that sees more than was heard must not pass it."""
+    alice, bob, _ = three.users
+    await say(bob, three.room_id, "here")
+    await reads(alice, three.room_id, "here")
+    (outbound,) = [one for one in three.servers[1].workers if isinstance(one, Outbound)]
+    db, typing = outbound._db, f"{C}/rooms/{segment(three.room_id)}/typing/{segment(bob.user_id)}"
+
+    class Typing:
+        """Bob begins to type between the moment when hints are taken and the read."""
+
+        position = db.position
+        has_typed = False
+
+        async def read(self, fn: Any, *args: Any) -> Any:
+            if fn == outbound._read and not self.has_typed:
+                self.has_typed = True
+                assert (await bob.put(typing, {"typing": True, "timeout": 30000})).status == 200
+            return await db.read(fn, *args)
+
+    outbound._db = Typing()  # type: ignore[assignment]
+    await create_room(bob, "12")
+
+    async def is_typing() -> bool:
+        return (await ephemeral(alice, three.room_id, "m.typing") or {}).get("user_ids") == [bob.user_id]
+
+    await until(is_typing, "typing")
 
 
 async def test_private_receipts_stay_here(three: Three) -> None:

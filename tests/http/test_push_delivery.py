@@ -11,7 +11,10 @@ from ranvier.app.compose.foundation import Network
 from ranvier.io.dns import open_dns_resolver
 from ranvier.io.ports import HttpRequest, HttpResponse, Unreachable
 from ranvier.services.push.delivery import DELIVERIES_OF_USER, MAX_DELIVERIES
+from ranvier.services.push.notices import Notices, read_notices
 from ranvier.services.turns import Turns
+from ranvier.store.database import ReadTxn
+from ranvier.store.tables.pushers import list_all_pushers
 
 from .client import segment
 from .homeserver import Homeserver, User, eventually
@@ -129,6 +132,34 @@ async def test_order_own_messages_and_badges(gateway, alice, bob, room):
     await room.say(bob, "mine")
     last = await room.say(alice, "after")
     assert (await gateway.next())["event_id"] == last
+
+
+async def test_a_process_that_sees_less_does_not_go_back(gateway, homeserver, alice, bob, room):
+    """On PostgreSQL another process may have told more: with a position that lies behind, the claim would stay."""
+    await set_pusher(bob)
+    await room.say(alice, "hello")
+    await gateway.next()
+    db, interner = homeserver.foundation.ports.db, homeserver.foundation.interner
+
+    def read(txn: ReadTxn) -> tuple[int, Notices | None]:
+        (one,) = list_all_pushers(txn, 0, 10)
+        found = read_notices(Late(txn), interner, one.pusher_nid, 0)  # type: ignore[arg-type]
+        return one.pushed_nid, found
+
+    async def is_noted() -> bool:
+        pushed_nid, _ = await db.read(read)
+        return pushed_nid == db.position()
+
+    class Late:
+        position = 1
+
+        def __init__(self, txn: ReadTxn) -> None:
+            self.first, self.all, self.value = txn.first, txn.all, txn.value
+
+    await eventually(is_noted)
+    pushed_nid, found = await db.read(read)
+    assert found is not None
+    assert (found.up_to, found.position) == (pushed_nid, pushed_nid)
 
 
 async def test_an_invite_is_told(gateway, homeserver, alice):

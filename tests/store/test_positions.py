@@ -192,7 +192,7 @@ def test_a_process_starts_only_where_others_have_been(
     monkeypatch.setattr("ranvier.store.postgres.FIRST_SETTLED_S", 0.1)
     settlement = Settlement()
     with pytest.raises(Unavailable, match="open for too long"):
-        PostgresWriter(database_url, settlement, Telling(settlement), "test", late)
+        PostgresWriter(database_url, settlement, Telling(settlement, print), "test", late)
 
 
 class Simulated:

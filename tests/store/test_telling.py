@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from threading import Event, Thread
 
 import pytest
 from hypothesis import given
@@ -23,7 +24,7 @@ class Cluster(Simulated):
 
     def __init__(self) -> None:
         super().__init__(sees_all=True)
-        self.telling = Telling(Settlement())
+        self.telling = Telling(Settlement(), self.hear)
         self.queue: deque[int | tuple[int, int, int]] = deque()  # marks, and (first, last, id)
         self.observed: list[tuple[int, Observation]] = []  # that the process has yet to take in
         self.ended: dict[int, list[int]] = {}
@@ -50,7 +51,7 @@ class Cluster(Simulated):
 
     def take_in(self, which: int) -> None:
         if self.observed:
-            self.hear(self.telling.observed(*self.observed.pop(which % len(self.observed))))
+            self.telling.observed(*self.observed.pop(which % len(self.observed)))
 
     def deliver(self) -> None:
         if not self.queue:
@@ -59,11 +60,9 @@ class Cluster(Simulated):
             case (first, last, xid):
                 self.telling.hold([Hint(Kind.ROOM, xid, last)], first)
             case mark:
-                self.hear(self.telling.heard(mark))
+                self.telling.heard(mark)
 
-    def hear(self, news: News | None) -> None:
-        if news is None:
-            return
+    def hear(self, news: News) -> None:
         assert news.position >= self.position
         self.position = news.position
         self.told.update(hint.key for hint in news.hints)
@@ -105,23 +104,56 @@ def test_no_position_is_told_before_the_hints_of_what_is_below_it(steps):
 
 
 def test_hints_that_are_too_many_become_a_gap():
-    telling = Telling(Settlement())
+    told: list[News] = []
+    telling = Telling(Settlement(), told.append)
     telling.hold([Hint(Kind.ROOM, n, 11) for n in range(MAX_HINTS + 1)], 11)
     assert telling.is_waiting
-    assert telling.observed(telling.next_mark(), Observation(12, 100, 100)) is None
-    assert telling.heard(1) == News(12, [Hint(Kind.GAP, 0, 12)])
+    telling.observed(telling.next_mark(), Observation(12, 100, 100))
+    assert told == []
+    telling.heard(1)
+    assert told == [News(12, [Hint(Kind.GAP, 0, 12)])]
     assert not telling.is_waiting
 
 
 def test_marks_that_are_lost_hold_nothing_up():
-    telling = Telling(Settlement())
+    told: list[News] = []
+    telling = Telling(Settlement(), told.append)
     telling.hold([Hint(Kind.ROOM, 5, 11)], 11)
-    assert telling.observed(telling.next_mark(), Observation(11, 100, 100)) is None
+    telling.observed(telling.next_mark(), Observation(11, 100, 100))
     assert not telling.is_waiting, "the mark is on its way"
     telling.lose_marks()
     assert telling.is_waiting
-    assert telling.observed(telling.next_mark(), Observation(11, 101, 101)) is None
-    assert telling.heard(2) == News(11, [Hint(Kind.ROOM, 5, 11)])
+    telling.observed(telling.next_mark(), Observation(11, 101, 101))
+    assert told == []
+    telling.heard(2)
+    assert told == [News(11, [Hint(Kind.ROOM, 5, 11)])]
+
+
+def test_two_threads_tell_in_the_order_of_positions():
+    """What one thread took to tell is told before another thread tells of more."""
+    told: list[int] = []
+    is_telling, may_go_on = Event(), Event()
+
+    def tell(news: News) -> None:
+        if not told and not is_telling.is_set():
+            is_telling.set()
+            may_go_on.wait(60)
+        told.append(news.position)
+
+    telling = Telling(Settlement(), tell)
+    telling.hold([Hint(Kind.ROOM, 5, 11)], 11)
+    for last, xid in ((11, 100), (12, 101)):
+        telling.observed(telling.next_mark(), Observation(last, xid, xid))
+    slow = Thread(target=telling.heard, args=(1,))
+    fast = Thread(target=telling.heard, args=(2,))
+    slow.start()
+    assert is_telling.wait(60)
+    fast.start()
+    fast.join(0.05)  # it waits; were it not to, it would be done by then
+    may_go_on.set()
+    slow.join()
+    fast.join()
+    assert told == [11, 12]
 
 
 @pytest.mark.parametrize("engine", [Engine.POSTGRES], ids=["postgres"], indirect=True)

@@ -5,7 +5,6 @@ import logging
 import select
 import socket
 import threading
-from collections.abc import Callable
 from typing import Final
 
 import psycopg
@@ -13,7 +12,6 @@ import psycopg
 from ranvier.store.database import Hint, Kind, Unavailable
 from ranvier.store.postgres import CHANNEL, Link, decode_payload, marks_of, observe_with
 from ranvier.store.telling import Telling
-from ranvier.store.threads import News
 
 log = logging.getLogger(__name__)
 
@@ -25,16 +23,15 @@ IDLE_S: Final = 1.0
 
 
 class Listener:
-    """One thread and one connection. `tell` is called on that thread."""
+    """One thread and one connection."""
 
-    def __init__(self, url: str, telling: Telling, name: str, tell: Callable[[News], None]) -> None:
+    def __init__(self, url: str, telling: Telling, name: str) -> None:
         self._link = Link(url)
         self._marks = marks_of(name)
         self._listen = f"LISTEN {CHANNEL}; LISTEN {self._marks}".encode()
         self._link.run(self._listen)
         self._telling = telling
         self._name = name
-        self._tell = tell
         self._woken, self._wake = socket.socketpair()
         self._woken.setblocking(False)
         self._wake.setblocking(False)
@@ -79,8 +76,7 @@ class Listener:
             heard = list(conn.notifies(timeout=0))
         for notification in heard:
             if notification.channel == self._marks:
-                if (news := self._telling.heard(int(notification.payload))) is not None:
-                    self._tell(news)
+                self._telling.heard(int(notification.payload))
                 continue
             name, first, hints = decode_payload(notification.payload)
             if name != self._name:
@@ -96,10 +92,7 @@ class Listener:
 
     def _observe(self) -> None:
         mark = self._telling.next_mark()
-        if (
-            news := self._telling.observed(mark, self._link.observe(observe_with(self._name, mark)))
-        ) is not None:
-            self._tell(news)
+        self._telling.observed(mark, self._link.observe(observe_with(self._name, mark)))
 
     def _tell_gap(self) -> None:
         """What was sent while nobody listened is lost."""

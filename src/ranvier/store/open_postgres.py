@@ -21,7 +21,7 @@ POSTGRES_READERS: Final = 8
 def open_postgres(
     url: str, settlement: Settlement, tell: Callable[[News], None], migrations: Sequence[Migration]
 ) -> tuple[postgres.PostgresWriter, list[postgres.PostgresReader]]:
-    """Bring the schema up to date and connect: one writer, and readers. News from others goes to `tell`.
+    """Bring the schema up to date and connect: one writer, and readers. `tell` gets the news, on any thread.
 
     Raises: Unavailable; SchemaTooNew; StoreFault when a migration fails.
     """
@@ -32,8 +32,8 @@ def open_postgres(
             raise postgres.fault(error) from error
     name = secrets.token_hex(8)
     with contextlib.ExitStack() as undo:
-        telling = Telling(settlement)
-        listener = Listener(url, telling, name, tell)
+        telling = Telling(settlement, tell)
+        listener = Listener(url, telling, name)
         undo.callback(listener.close)
         writer = postgres.PostgresWriter(url, settlement, telling, name, listener)
         undo.pop_all()

@@ -19,11 +19,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import psycopg
-from msgspec import structs
 from psycopg.adapt import AdaptersMap, Buffer, Dumper
 from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper, NumericBinaryLoader
 from psycopg.types.string import StrBinaryDumper, StrDumper
 
+from ranvier.core.errors import BadText
 from ranvier.store.database import Conflict, Hint, Integrity, Kind, Row, StoreFault, Unavailable
 from ranvier.store.dialect import for_postgres
 from ranvier.store.positions import OBSERVE, Observation, Settlement, observation_of
@@ -117,8 +117,10 @@ def connect(url: str) -> psycopg.Connection:
     return conn
 
 
-def fault(error: psycopg.Error) -> StoreFault:
+def fault(error: psycopg.Error) -> StoreFault | BadText:
     """What the floors above are told of an error of PostgreSQL."""
+    if isinstance(error, psycopg.errors.CharacterNotInRepertoire):
+        return BadText("A text has a null character.")
     if isinstance(error, psycopg.IntegrityError):
         return Integrity(str(error))
     if _is_collision(error):
@@ -365,11 +367,9 @@ class PostgresWriter:
     def _commit_each(self, jobs: Sequence[Job]) -> tuple[list[Outcome], News | None]:
         results = [self.commit([job]) for job in jobs]
         told = [news for _, news in results if news is not None]
-        news = None
-        if told:
-            hints = [hint for one in told for hint in one.hints]
-            news = News(told[-1].position, hints, max(one.own for one in told))
-        return [outcome for outcomes, _ in results for outcome in outcomes], news
+        hints = [hint for news in told for hint in news.hints]
+        own = max((news.own for news in told), default=0)
+        return [outcome for outcomes, _ in results for outcome in outcomes], News(0, hints, own)
 
     def _run_group(self, jobs: Sequence[Job], careful: bool) -> tuple[list[Outcome], PostgresTxn]:
         self._committing = False
@@ -420,24 +420,19 @@ class PostgresWriter:
             payload = encode_payload(self._name, txn.earliest, txn.taken, txn.hints)
             self._link.cursor.execute("SELECT pg_notify($1, $2)", (CHANNEL, payload))
         if txn.taken:
-            self._hold(txn)
+            self._telling.hold(_hints(txn), txn.earliest)
         mark = self._telling.next_mark()
         self._committing = True
         seen = self._link.observe(b"COMMIT;" + observe_with(self._name, mark), skip=1)
         self._committing = False
         return self._news(txn, mark, seen)
 
-    def _hold(self, txn: PostgresTxn) -> None:
-        self._telling.hold([Hint(kind, key, txn.taken) for kind, key in txn.hints], txn.earliest)
-
     def _news(self, txn: PostgresTxn, mark: int, seen: Observation) -> News:
-        """What is told by now; the rest will be by the listener."""
-        if not txn.taken:
-            self._hold(txn)
-        told = self._telling.observed(mark, seen) or News(self._telling.position)
+        """What the group took. What may be told of it is told by now; the rest will be by the listener."""
+        self._telling.observed(mark, seen)
         if self._telling.is_waiting:
             self._listener.wake()
-        return structs.replace(told, own=txn.taken)
+        return _answered(txn)
 
     def _was_committed(self) -> bool | None:
         """What became of the transaction whose COMMIT got no answer; None: the server does not tell."""
@@ -454,13 +449,13 @@ class PostgresWriter:
             log.error("a commit's outcome is not known: %s", error)
         return None
 
-    def _after_lost_answer(self, txn: PostgresTxn) -> News | None:
+    def _after_lost_answer(self, txn: PostgresTxn) -> News:
         try:
             mark = self._telling.next_mark()
             return self._news(txn, mark, self._link.observe(observe_with(self._name, mark)))
         except psycopg.Error as error:
             log.warning("the observer will tell what is settled: %s", error)
-            return None
+            return _answered(txn)
 
     def after_commit(self) -> None:
         """Nothing: the server tidies up by itself."""
@@ -471,6 +466,15 @@ class PostgresWriter:
     def close(self) -> None:
         self._listener.close()
         self._link.conn.close()
+
+
+def _hints(txn: PostgresTxn) -> list[Hint]:
+    return [Hint(kind, key, txn.taken or txn.position) for kind, key in txn.hints]
+
+
+def _answered(txn: PostgresTxn) -> News:
+    """What goes with the answers. They wait until what took a position is told; what took none is told with them."""
+    return News(0, () if txn.taken else _hints(txn), txn.taken)
 
 
 def marks_of(name: str) -> str:

@@ -7,9 +7,12 @@ listener hears the mark, it has heard every hint of every transaction that had e
 
 The hints of a transaction that took several positions go with the last of them. Until that is settled, positions
 between its first and its last are not told either.
+
+The writer and the listener both find out what may be told. It is told under the lock: else one of them could tell a
+position while the other, which has taken the hints below it, is on its way.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import count
 from threading import Lock
 from typing import Final
@@ -28,8 +31,10 @@ MAX_MARKS: Final = 1_000
 class Telling:
     """Safe to use from several threads."""
 
-    def __init__(self, settlement: Settlement) -> None:
+    def __init__(self, settlement: Settlement, tell: Callable[[News], None]) -> None:
+        """`tell` is called on any thread, in the order of positions; it must not block."""
         self._settlement = settlement
+        self._tell = tell
         self._lock = Lock()
         self._numbers = count(1)
         self._observed: dict[int, int] = {}  # mark -> what was settled; it is not heard yet
@@ -60,31 +65,31 @@ class Telling:
                 self._hints.clear()
                 self._overflowed = True
 
-    def observed(self, mark: int, seen: Observation) -> News | None:
-        """Take in an observation; the news, if its mark was heard before."""
+    def observed(self, mark: int, seen: Observation) -> None:
+        """Take in an observation; tell the news, if its mark was heard before."""
         settled = self._settlement.observe(seen)
         with self._lock:
             if mark in self._heard:
                 del self._heard[mark]
-                return self._release(settled)
-            _add(self._observed, mark, settled)
-            return None
+                self._release(settled)
+            else:
+                _add(self._observed, mark, settled)
 
-    def heard(self, mark: int) -> News | None:
-        """The listener has heard a mark; the news, if its observation is here."""
+    def heard(self, mark: int) -> None:
+        """The listener has heard a mark; tell the news, if its observation is here."""
         with self._lock:
             settled = self._observed.pop(mark, None)
             if settled is not None:
-                return self._release(settled)
-            _add(self._heard, mark, 0)
-            return None
+                self._release(settled)
+            else:
+                _add(self._heard, mark, 0)
 
     def lose_marks(self) -> None:
         """Those that are not heard yet will never be: the listener was cut off."""
         with self._lock:
             self._observed.clear()
 
-    def _release(self, settled: int) -> News:
+    def _release(self, settled: int) -> None:
         position = settled
         for first, hint in sorted(self._hints, key=lambda held: held[0], reverse=True):
             if first <= position < hint.position:
@@ -95,7 +100,7 @@ class Telling:
         if self._overflowed:
             ready.append(Hint(Kind.GAP, 0, position))
             self._overflowed = self._settlement.is_waiting
-        return News(position, ready)
+        self._tell(News(position, ready))
 
 
 def _add(kept: dict[int, int], mark: int, settled: int) -> None:

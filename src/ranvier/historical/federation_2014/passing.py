@@ -137,6 +137,8 @@ class Passing:
                 self._news.set()
 
     async def _look(self) -> None:
+        # Every hint up to this position has been heard. A read sees more by now; that is for the next time.
+        upto = self._db.position()
         hinted, self._hinted = self._hinted, set()
         if self._must_search:
             self._must_search = False
@@ -146,7 +148,7 @@ class Passing:
             await self._showing.convert(room_nid)
         if room_nids:
             self._outgoing.look()
-        typed, seen, upto = await self._db.read(self._read, self._position, room_nids)
+        typed, seen = await self._db.read(self._read, self._position, upto, room_nids)
         for room_nid, one in typed.items():
             self._tell_typing(room_nid, one)
         for change in seen:
@@ -178,9 +180,8 @@ class Passing:
                 self._outgoing.add_edu(peer, "m.typing", content, ("typing", one.context, user_id))
 
     def _read(
-        self, txn: ReadTxn, after: int, room_nids: Collection[int]
-    ) -> tuple[dict[int, _Typed], list[_Seen], int]:
-        upto = txn.position
+        self, txn: ReadTxn, after: int, upto: int, room_nids: Collection[int]
+    ) -> tuple[dict[int, _Typed], list[_Seen]]:
         changed = typing.list_rooms_typing_changed(txn, room_nids, after, upto) if room_nids else []
         now = typing.list_typing(txn, changed) if changed else {}
         names = list_user_ids(txn, self._interner, {nid for nids in now.values() for nid in nids})
@@ -192,7 +193,7 @@ class Passing:
             users = frozenset(names[nid] for nid in user_nids if self._is_own(names[nid]))
             servers = self._choose_peers(contexts.list_servers(txn, room_nid))
             typed[room_nid] = _Typed(context.context, servers, users)
-        return typed, self._read_presence(txn, after, upto), upto
+        return typed, self._read_presence(txn, after, upto)
 
     def _read_presence(self, txn: ReadTxn, after: int, upto: int) -> list[_Seen]:
         changed = [one for one in presence.list_presence_changes(txn, after, upto) if one.is_local]

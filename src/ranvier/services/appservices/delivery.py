@@ -36,7 +36,9 @@ MARGIN_MS: Final = 20_000
 GATHER_S: Final = 0.02
 """Between a hint and reading: what is sent in quick succession goes out together."""
 STAND_BY_S: Final = 20.0
-"""How long a process that another one was faster than leaves the field to it."""
+"""How long a process that another one was faster than leaves the field to it, until it looks again."""
+FINISH_S: Final = 2.0
+"""How long a process that stops waits for the answer to what it has sent: less than a worker may take to end."""
 IDLE_S: Final = 60.0
 """How long a position that only moved over what concerns nobody stands in memory alone."""
 
@@ -165,9 +167,12 @@ class Delivery:
     async def _pull(self, progress: Progress) -> None:
         """Read on; fix what there is to send."""
         await self._wait_for_news(progress)
+        # Every hint up to this position has been heard. A read sees more by now; that is for the next time. Where
+        # another process has got further, this one waits until it has heard as much.
+        upto = max(self._position, self._wires.db.position())
         told = self._take_told()
         try:
-            news = await self._wires.db.read(self._reader.read, self._position, told, self._keys)
+            news = await self._wires.db.read(self._reader.read, self._position, upto, told, self._keys)
             if news.body is None:
                 self._position = news.upto
             else:
@@ -212,6 +217,8 @@ class Delivery:
         """Send what is pending once more, when it is time."""
         await self._wait_for_turn(progress)
         lease = self._lease()
+        if progress.lease not in (None, lease.holder) and progress.lease_until_ms > lease.now_ms:
+            raise Conflict(f"another process delivers to {self.service.id}")
         is_claimed = progress.lease == lease.holder and progress.lease_until_ms > lease.until_ms - MARGIN_MS
         if not is_claimed and not await self._wires.db.write(
             appservices.claim_delivery, lease, pending.txn_id
@@ -219,6 +226,17 @@ class Delivery:
             raise Conflict(f"another process delivers to {self.service.id}")
         # From here on: a service that shows itself while this attempt fails is tried again at once.
         self._answers.clear()
+        attempt = asyncio.ensure_future(self._attempt(progress, pending))
+        try:
+            await asyncio.shield(attempt)
+        except asyncio.CancelledError:
+            # The service may have taken it already. With its answer no other process has to send it again.
+            with suppress(TimeoutError, ServerFault):
+                async with self._wires.clock.timeout(FINISH_S):
+                    await attempt
+            raise
+
+    async def _attempt(self, progress: Progress, pending: PendingTransaction) -> None:
         ask = Ask(
             method="PUT",
             path=path_of("transactions", pending.txn_id),
@@ -234,16 +252,26 @@ class Delivery:
         except asyncio.CancelledError:
             await self._wires.db.write(appservices.release_delivery, self.service.id, self._wires.holder)
             raise
-        await self._wires.db.write(appservices.acknowledge, self.service.id, pending, progress.position)
-        self._progress = Progress(progress.position, None, 0, None, 0, None)
+        await self._acknowledge(progress, pending)
+
+    async def _acknowledge(self, progress: Progress, pending: PendingTransaction) -> None:
+        """Note that the service has it. While the database cannot, nothing else is sent, and this not again."""
+        while True:
+            try:
+                await self._wires.db.write(
+                    appservices.acknowledge, self.service.id, pending, progress.position
+                )
+            except ServerFault as fault:
+                log.warning("cannot note what %s took: %s", self.service.id, fault)
+                await self._wires.clock.sleep(MIN_RETRY_MS / 1000)
+            else:
+                self._progress = Progress(progress.position, None, 0, None, 0, None)
+                return
 
     async def _wait_for_turn(self, progress: Progress) -> None:
         """Until the next attempt is due, or the service shows that it is there."""
         clock = self._wires.clock
-        due_ms = progress.retry_ms
-        if progress.lease not in (None, self._wires.holder):
-            due_ms = max(due_ms, progress.lease_until_ms)
-        seconds = min(due_ms - clock.now_ms(), max(MAX_RETRY_MS, LEASE_MS)) / 1000
+        seconds = min(progress.retry_ms - clock.now_ms(), MAX_RETRY_MS) / 1000
         if seconds > 0:
             with suppress(TimeoutError):
                 async with clock.timeout(seconds):

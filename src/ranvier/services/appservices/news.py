@@ -106,11 +106,13 @@ class NewsReader:
         self,
         txn: ReadTxn,
         after: int,
+        limit: int,
         told: Told,
         known_keys: Mapping[tuple[str, str], Mapping[str, int]],
     ) -> News:
-        """What concerns the service after a position. `known_keys`: what it was told of keys."""
-        found, upto = self._read_events(txn, after)
+        """What concerns the service after a position, up to the one that `told` reaches. `known_keys`: what it was told
+        of keys."""
+        found, upto = self._read_events(txn, after, limit)
         messages: list[AddressedMessage] = []
         if self._service.receives_messages:
             messages, upto = self._read_messages(txn, after, upto, told)
@@ -130,19 +132,19 @@ class NewsReader:
             is_empty = is_empty and not (lists["changed"] or lists["left"] or keys.is_less_than(known_keys))
         return News(
             upto,
-            upto < txn.position,
+            upto < limit,
             None if is_empty else orjson.dumps(body),
             bool(messages),
             keys,
         )
 
-    def _read_events(self, txn: ReadTxn, after: int) -> tuple[list[tuple[int, EventRecord]], int]:
+    def _read_events(self, txn: ReadTxn, after: int, limit: int) -> tuple[list[tuple[int, EventRecord]], int]:
         """Events of interest, oldest first, and the position up to which they are all."""
-        live = events.list_live_events(txn, after, txn.position, BATCH)
-        elsewhere = appservices.list_events_elsewhere(txn, after, txn.position, BATCH)
+        live = events.list_live_events(txn, after, limit, BATCH)
+        elsewhere = appservices.list_events_elsewhere(txn, after, limit, BATCH)
         upto = min(
-            live[-1][0] if len(live) == BATCH else txn.position,
-            elsewhere[-1][0] if len(elsewhere) == BATCH else txn.position,
+            live[-1][0] if len(live) == BATCH else limit,
+            elsewhere[-1][0] if len(elsewhere) == BATCH else limit,
         )
         concerned = self._interest.list_users(txn, {user_nid for _, user_nid, _ in elsewhere})
         found = self._interest.select_events(txn, live, after) if live else []

@@ -88,7 +88,7 @@ class DeviceUpdates:
     def _has_news(self, txn: ReadTxn) -> bool:
         after = followers.find_follower(txn, self.name)
         return (
-            device_lists.has_device_changes(txn, after)
+            device_lists.has_device_changes(txn, after, txn.position)
             or bool(memberships.list_local_joins(txn, after, txn.position, 1))
             or bool(list_completed(txn, after, txn.position))
         )
@@ -147,16 +147,12 @@ class DeviceUpdates:
 
     def _introduce(self, txn: WriteTxn, servers: Collection[int], user_nid: int, user_id: UserID) -> None:
         """Tell servers of a user whom they did not have to know so far. What they may know from earlier is out of
-        date: an update without predecessors makes them ask for the list.
-
-        Nobody has to know devices that nothing can be encrypted for: when one of them gets keys, all are told.
+        date: an update without predecessors makes them ask for the list. Devices without keys are told of, too: the
+        specification has servers tell of every user who comes.
         """
         newest = device_lists.find_newest_change(txn, user_nid)
-        if newest is None:
-            return
-        user = self._read_user(txn, user_nid, user_id)
-        if user.found.device_keys.get(user_id) or user_id in user.found.master_keys:
-            self._queue_update(txn, servers, user, newest, ())
+        if newest is not None:
+            self._queue_update(txn, servers, self._read_user(txn, user_nid, user_id), newest, ())
 
     def _tell_missed(self, txn: WriteTxn, room: CompletedRoom) -> None:
         """Tell servers of which it was not known that they are in a room what they did not hear meanwhile."""

@@ -153,9 +153,11 @@ class Outbound:
         return list_server_names(txn, self._interner, nids)
 
     async def _pull(self, tasks: asyncio.TaskGroup) -> None:
+        # Every hint up to this position has been heard. A read sees more by now; that is for the next time.
+        limit = self._db.position()
         hinted_rooms, self._hinted_rooms = self._hinted_rooms, set()
         hinted_servers, self._hinted_servers = self._hinted_servers, set()
-        pulled = await self._db.read(self._read, self._position, hinted_rooms, hinted_servers)
+        pulled = await self._db.read(self._read, self._position, limit, hinted_rooms, hinted_servers)
         touched: set[int] = set(hinted_servers)
         for event in pulled.events:
             for nid in event.server_nids:
@@ -202,11 +204,16 @@ class Outbound:
             tasks.create_task(destination.run(), name=f"send to {destination.server}")
 
     def _read(
-        self, txn: ReadTxn, after: int, hinted_rooms: Collection[int], hinted_servers: Collection[int]
+        self,
+        txn: ReadTxn,
+        after: int,
+        limit: int,
+        hinted_rooms: Collection[int],
+        hinted_servers: Collection[int],
     ) -> _Pulled:
-        live = events.list_live_events(txn, after, txn.position, BATCH)
+        live = events.list_live_events(txn, after, limit, BATCH)
         has_more = len(live) == BATCH
-        upto = live[-1][0] if has_more else txn.position
+        upto = live[-1][0] if has_more else limit
         local = [(position, record) for position, record in live if record.is_local]
         found = {
             nid: room

@@ -59,13 +59,15 @@ def read_notices(txn: ReadTxn, interner: Interner, pusher_nid: int, now_ms: int)
         if one.event_nid in records and _is_news(records[one.event_nid], oldest_ms)
     ]
     is_cut = len(found) == MAX_NOTICES
+    # Another process may have seen and told more than this one sees.
+    position = max(txn.position, pusher.pushed_nid)
     return Notices(
         pusher,
         _describe(txn, interner, pusher.user_nid, news) if news else (),
         notifications.count_unread(txn, pusher.user_nid),
-        found[-1].event_nid if is_cut else txn.position,
+        found[-1].event_nid if is_cut else position,
         is_cut,
-        txn.position,
+        position,
     )
 
 

@@ -27,6 +27,8 @@ def move_follower(txn: WriteTxn, name: str, known: int, position: int) -> None:
 
     Raises: Conflict when another process has done it; nothing of this transaction counts then.
     """
+    if position < known:
+        raise Conflict(f"{name} is further than this process sees")
     if known == NOT_BEGUN:
         txn.execute(_INSERT, name=name, position=NOT_BEGUN)
     if not txn.execute(_MOVE, name=name, known=known, position=position):
