@@ -555,7 +555,7 @@ async def test_a_token_of_another_process_is_waited_for(homeserver, alice, bob, 
 
 
 async def test_a_token_from_beyond_is_answered_with_everything(monkeypatch, alice, bob, room):
-    monkeypatch.setattr("ranvier.services.sync.clients.CATCH_UP_S", 0.05)
+    monkeypatch.setattr("ranvier.services.changes.CATCH_UP_S", 0.05)
     told = await sync(bob, "s999999")
     assert ("m.room.create", "") in slots(
         joined(told, room)["state"]["events"] + joined(told, room)["timeline"]["events"]

@@ -1,11 +1,16 @@
 """What a sync costs: nothing is read when nothing changed, and what many wait for is read once."""
 
 import asyncio
+import types
+from collections import Counter
 
 import pytest
 
 from ranvier.services.sync.reading import SyncReader
+from ranvier.services.sync.rooms import RoomsReader
+from ranvier.services.sync.sync import Sync
 
+from .client import segment
 from .rooms import create, do, say
 from .test_sync import as_filter, begin, bodies, joined, sync
 
@@ -78,26 +83,102 @@ async def test_what_others_do_elsewhere_costs_nothing(homeserver, reads):
     assert reads == []
 
 
-async def test_who_waits_together_is_answered_by_one_read(homeserver, reads):
+@pytest.fixture
+def wakes(monkeypatch):
+    """user_id -> how often their syncs that are under way went on after they had waited for something."""
+    seen = Counter()
+    whole = Sync.sync
+
+    async def counted(self, requester, request):
+        return await steps(requester.user_id, whole(self, requester, request))
+
+    @types.coroutine
+    def steps(user_id, coroutine):
+        try:
+            awaited = coroutine.send(None)
+            while True:
+                yield awaited
+                seen[user_id] += 1
+                awaited = coroutine.send(None)
+        except StopIteration as end:
+            return end.value
+
+    monkeypatch.setattr(Sync, "sync", counted)
+    return seen
+
+
+async def meet(homeserver, count, **query):
+    """A room, who made it, and others in it who have seen all there is."""
     alice = await homeserver.register("alice")
     room = await create(alice, preset="public_chat")
-    members = [await homeserver.register(f"member{number}") for number in range(10)]
+    members = [await homeserver.register(f"member{number}") for number in range(count)]
     for member in members:
         await do(member, room, "join")
-    tokens = [await begin(member) for member in members]
+    return room, alice, {member: await begin(member, **query) for member in members}
+
+
+async def wait_all(homeserver, tokens, **query):
+    """Tasks of syncs that all wait."""
     tasks = [
-        asyncio.create_task(sync(member, since, timeout=30_000))
-        for member, since in zip(members, tokens, strict=True)
+        asyncio.create_task(sync(member, since, timeout=30_000, **query)) for member, since in tokens.items()
     ]
-    for _ in range(10_000):
-        if homeserver.foundation.waiters.waiting_count() == len(members):
-            break
-        await asyncio.sleep(0)
+    async with asyncio.timeout(60):
+        while homeserver.foundation.waiters.waiting_count() < len(tasks):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    return tasks
+
+
+async def test_who_waits_together_is_answered_by_one_read_and_wakes_once(homeserver, reads, wakes):
+    room, alice, tokens = await meet(homeserver, 10)
+    tasks = await wait_all(homeserver, tokens)
     reads.clear()
+    wakes.clear()
     await say(alice, room, "hello")
     for told in await asyncio.gather(*tasks):
         assert bodies(joined(told, room)) == ["hello"]
     assert reads.count("read_all") == 1
+    assert wakes == {member.user_id: 1 for member in tokens}
+
+
+async def test_what_is_not_for_a_client_does_not_end_its_sync(homeserver):
+    """It is read for the client, has nothing for it, and what comes next is told."""
+    nothing_of_typing = as_filter(ephemeral={"not_types": ["m.typing"]})
+    room, alice, tokens = await meet(homeserver, 1, filter=nothing_of_typing)
+    (task,) = await wait_all(homeserver, tokens, filter=nothing_of_typing)
+    typing = f"/_matrix/client/v3/rooms/{segment(room)}/typing/{segment(alice.user_id)}"
+    assert (await alice.put(typing, {"typing": True, "timeout": 30_000})).status == 200
+    await say(alice, room, "hello")
+    assert bodies(joined(await task, room)) == ["hello"]
+
+
+async def test_clients_that_load_members_lazily_share_what_is_alike(homeserver, monkeypatch):
+    """A room is put together once for all who lack the sender, and once for all who do not."""
+    made = []
+    read = RoomsReader.read
+
+    def counted(self, txn, asked, *rest):
+        made.append(asked.requester.user_id)
+        return read(self, txn, asked, *rest)
+
+    lazy = as_filter(state={"lazy_load_members": True}, timeline={"limit": 1})
+    room, alice, tokens = await meet(homeserver, 10, filter=lazy)
+    knowing = [member for number, member in enumerate(tokens) if number % 2]
+    await say(alice, room, "one")
+    for member in knowing:
+        tokens[member] = await begin(member, since=tokens[member], filter=lazy)
+    for member in tokens:
+        if member not in knowing:
+            # The answer that told of the sender is not the one that the client goes on from.
+            tokens[member] = await begin(member, filter=as_filter(timeline={"limit": 1}))
+    tasks = await wait_all(homeserver, tokens, filter=lazy)
+    monkeypatch.setattr(RoomsReader, "read", counted)
+    await say(alice, room, "two")
+    for member, task in zip(tokens, tasks, strict=True):
+        section = joined(await task, room)
+        assert bodies(section) == ["two"]
+        members = [event["state_key"] for event in section["state"]["events"]]
+        assert members == ([] if member in knowing else [alice.user_id])
+    assert len(made) == 2
 
 
 async def test_a_first_sync_is_not_read_twice_while_nothing_happens(homeserver):

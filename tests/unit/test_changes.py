@@ -102,3 +102,18 @@ async def test_who_waits_for_news_hears_of_it_or_of_the_end_of_the_time():
             await task
     assert [seconds for seconds, _ in timers.set] == [30, 30]
     assert timers.cancelled == 2
+
+
+async def test_who_hears_for_somebody_decides_when_they_wake_and_with_what():
+    waiters, timers, heard = Waiters(), Timers(), []
+    with waiters.subscribe(USER, frozenset({7})).wakeup(heard.append) as woken:
+        task = asyncio.create_task(wait_for_news(woken, timers, 30))
+        for _ in range(2):
+            waiters.wake_rooms((7,))
+            await asyncio.sleep(0)
+            assert not task.done()
+        assert heard == [woken, woken]
+        woken.set_result("news")
+        assert await task == "news"
+    waiters.wake_rooms((7,))
+    assert len(heard) == 2

@@ -66,3 +66,38 @@ async def test_who_went_away_is_not_read_for(jobs):
     jobs.gate.set()
     assert [await first, await waiting] == [10, 30]
     assert 2 not in [job for batch in jobs.batches[1:] for job in batch]
+
+
+async def test_what_is_to_be_read_is_asked_when_the_read_begins(jobs):
+    batches = Batches(jobs, jobs)
+    first = asyncio.create_task(batches.run(1))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    answers = [asyncio.get_running_loop().create_future() for _ in range(3)]
+    wanted = [0, 0, 0]
+    for _ in range(2):  # as often as something changes
+        for number, answer in enumerate(answers):
+            batches.add(answer, lambda number=number: wanted[number] or None)
+    wanted[:] = 2, 3, 0
+    jobs.gate.set()
+    assert await asyncio.gather(first, *answers) == [10, 20, 30, None]
+    assert jobs.batches == [[1], [2, 3]]
+
+
+async def test_who_has_nothing_to_read_costs_no_read(jobs):
+    batches = Batches(jobs, jobs)
+    answer = asyncio.get_running_loop().create_future()
+    batches.add(answer, lambda: None)
+    assert await answer is None
+    assert jobs.batches == []
+
+
+async def test_a_job_that_cannot_be_made_fails_alone(jobs):
+    batches = Batches(jobs, jobs)
+    jobs.gate.set()
+    good, bad = (asyncio.get_running_loop().create_future() for _ in range(2))
+    batches.add(good, lambda: 1)
+    batches.add(bad, lambda: 1 // 0)
+    one, failed = await asyncio.gather(good, bad, return_exceptions=True)
+    assert one == 10
+    assert isinstance(failed, ZeroDivisionError)

@@ -12,15 +12,21 @@ from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from functools import partial
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from ranvier.io.clock import Clock
 from ranvier.store.database import Hint, Kind
 
+T = TypeVar("T")
+
 LOG_LENGTH: Final = 200_000
 """How many changes of a kind are remembered, at least: at 1,000 a second the last three minutes."""
+
+CATCH_UP_S: Final = 5.0
+CATCH_UP_STEP_S: Final = 0.02
+"""So long, and in such steps, a process may be behind another one of the same database."""
 
 _KINDS: Final = (Kind.ROOM, Kind.USER, Kind.DEVICE_LIST, Kind.PRESENCE)
 """What clients hear of."""
@@ -133,17 +139,23 @@ class Changes:
         return since < self._floor or self._logs[Kind.USER].newest.get(user_nid, 0) > since
 
 
+Hear = Callable[["asyncio.Future[Any]"], object]
+"""Called on the event loop, with what somebody awaits, each time when something changes. Must not block, and nobody
+begins or ends to wait in it."""
+
+
 class Wakeup:
     """One who waits: inside it, a future that is done when something changes."""
 
-    __slots__ = ("_future", "_waiting")
+    __slots__ = ("_future", "_hear", "_waiting")
 
-    def __init__(self, waiting: dict[asyncio.Future[None], None]) -> None:
+    def __init__(self, waiting: dict[asyncio.Future[Any], Hear], hear: Hear) -> None:
         self._waiting = waiting
-        self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._hear = hear
+        self._future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
-    def __enter__(self) -> asyncio.Future[None]:
-        self._waiting[self._future] = None
+    def __enter__(self) -> asyncio.Future[Any]:
+        self._waiting[self._future] = self._hear
         return self._future
 
     def __exit__(self, *_raised: object) -> None:
@@ -159,33 +171,52 @@ class Subscription:
         self.user_nid = user_nid
         self.rooms: frozenset[int] = frozenset()
         # In the order in which they came, as all of the kind below: a simulation must not depend on addresses.
-        self.waiting: dict[asyncio.Future[None], None] = {}
+        self.waiting: dict[asyncio.Future[Any], Hear] = {}
 
-    def wakeup(self) -> Wakeup:
-        """A future that is done when something changes for this user from here on.
+    def wakeup(self, hear: Hear | None = None) -> Wakeup:
+        """A future that is done when something changes for this user from here on; or, with `hear`, when that
+        has made it so.
 
         Whoever enters looks once more for changes before awaiting it, so that nothing falls in between.
         """
-        return Wakeup(self.waiting)
+        return Wakeup(self.waiting, hear or settle)
 
     def wake(self) -> None:
-        for future in self.waiting:
-            settle(future)
+        for future, hear in self.waiting.items():
+            hear(future)
 
 
-def settle(future: asyncio.Future[None]) -> None:
+def settle(future: asyncio.Future[Any]) -> None:
     """Wake who awaits it, if nobody has yet."""
     if not future.done():
         future.set_result(None)
 
 
-async def wait_for_news(woken: asyncio.Future[None], clock: Clock, seconds: float) -> None:
-    """Until somebody is woken, or so many seconds have passed. A tenth of what a timeout around it costs."""
+async def wait_for_news(woken: asyncio.Future[T | None], clock: Clock, seconds: float) -> T | None:
+    """What somebody is woken with; None, too, if so many seconds have passed. A tenth of what a timeout around it
+    costs.
+    """
     timer = clock.call_later(seconds, partial(settle, woken))
     try:
-        await woken
+        return await woken
     finally:
         timer.cancel()
+
+
+async def has_reached(
+    find_position: Callable[[], int], position: int, clock: Clock, is_closed: Callable[[], bool]
+) -> bool:
+    """Whether this process knows of `position`, after waiting a moment for it if need be: another process that
+    answered the client before may have heard of its own changes, and of all others', sooner.
+
+    `is_closed`: whether the server stops.
+    """
+    deadline = clock.monotonic() + CATCH_UP_S
+    while find_position() < position:
+        if clock.monotonic() >= deadline or is_closed():
+            return False
+        await clock.sleep(CATCH_UP_STEP_S)
+    return True
 
 
 class Waiters:

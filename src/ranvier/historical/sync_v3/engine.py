@@ -1,6 +1,6 @@
 """Answers a request: at once if there is something to tell, else as soon as there is, or when its time is over."""
 
-from typing import Any, Final
+from typing import Any
 
 from ranvier.core.canonical_json import JsonObject
 from ranvier.historical.sync_v3.answering import Answer, answer
@@ -9,10 +9,8 @@ from ranvier.historical.sync_v3.sessions import Opened, UnknownSyncSession, begi
 from ranvier.historical.sync_v3.tokens import Positions, Token, encode_token, parse_token
 from ranvier.historical.sync_v3.wakes import Wakes
 from ranvier.io.clock import Clock
+from ranvier.services.changes import has_reached
 from ranvier.store.database import Database
-
-CATCH_UP_S: Final = 5.0
-CATCH_UP_STEP_S: Final = 0.02
 
 
 class SyncV3:
@@ -32,7 +30,9 @@ class SyncV3:
         Raises: UnknownSyncSession; InvalidParam, BadJsonValue, MissingParam, BadToken.
         """
         token = None if since is None else parse_token(since)
-        if token is not None and not await self._has_reached(token.positions.newest):
+        if token is not None and not await has_reached(
+            self._db.position, token.positions.newest, self._clock, lambda: self._wakes.is_closed
+        ):
             # Of a database that is no more: what the client knows may never have been.
             raise UnknownSyncSession
         now_ms = self._clock.now_ms()
@@ -59,16 +59,6 @@ class SyncV3:
                     return None
                 if not ear.listen_to(found.wakers):
                     await ear.wait(self._clock, left)
-
-    async def _has_reached(self, position: int) -> bool:
-        """Whether this process knows of a position, after waiting a moment for it if need be: another process
-        may have answered the client before."""
-        deadline = self._clock.monotonic() + CATCH_UP_S
-        while self._db.position() < position:
-            if self._clock.monotonic() >= deadline or self._wakes.is_closed:
-                return False
-            await self._clock.sleep(CATCH_UP_STEP_S)
-        return True
 
     async def _look(self, viewer: Viewer, opened: Opened) -> Answer:
         return await self._db.read(answer, self._source, viewer, opened)

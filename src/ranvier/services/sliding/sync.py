@@ -6,7 +6,7 @@ Requests that are awake at the same time are read together.
 import msgspec
 
 from ranvier.io.clock import Clock
-from ranvier.services.changes import Changed, Waiters
+from ranvier.services.changes import Changed, Waiters, wait_for_news
 from ranvier.services.requester import Requester
 from ranvier.services.sliding.connections import Connection, Connections
 from ranvier.services.sliding.reading import Draft, Job, Result
@@ -72,11 +72,7 @@ class SlidingSync:
                 remaining = deadline - self._clock.monotonic()
                 if draft.is_news or knowledge is None or remaining <= 0 or self._waiters.is_closed:
                     return self._answer(connection, knowledge, draft)
-                try:
-                    async with self._clock.timeout(remaining):
-                        await woken
-                except TimeoutError:
-                    pass
+                await wait_for_news(woken, self._clock, remaining)
 
     async def _read(
         self,

@@ -163,7 +163,7 @@ def _state(part: Slice, reading: Reading) -> tuple[bytes, Sequence[Member]]:
     if own is None or part.has_member(own.record.event_nid):
         return state, members
     comma = b"" if state.endswith(b"[]}") else b","
-    return b"%b%b%b]}" % (state[:-2], comma, own.before), [*members, _member(own)]
+    return b"%b%b%b]}" % (state[:-2], comma, own.before), [*members, member_of(own)]
 
 
 def _encode_state(part: Slice, reading: Reading) -> tuple[bytes, Sequence[Member]]:
@@ -173,17 +173,18 @@ def _encode_state(part: Slice, reading: Reading) -> tuple[bytes, Sequence[Member
     if profile.lazy:
         # Who asked for `state_after` takes no state from the timeline.
         told = part.state if profile.state_after else (*part.state, *part.timeline)
-        members += [_member(entry) for entry in told if entry.record.type == MEMBER]
+        members += [member_of(entry) for entry in told if entry.record.type == MEMBER]
         given = set(members)
         for entry in part.members:
-            member = _member(entry)
+            member = member_of(entry)
             if member not in given and member not in reading.known_members:
                 events.append(entry.before)
                 members.append(member)
     return b'"%b":%b' % (profile.state.value, events_object(events)), members
 
 
-def _member(entry: Entry) -> Member:
+def member_of(entry: Entry) -> Member:
+    """What a client has that was told of a member event."""
     return entry.record.room_nid, entry.record.event_nid
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ranvier.io.clock import Clock
-from ranvier.services.changes import Changed, Changes, Subscription, Waiters
+from ranvier.services.changes import Changed, Changes, Subscription, Waiters, has_reached
 from ranvier.services.requester import Requester
 from ranvier.services.sync.answers import encode_answer
 from ranvier.services.sync.reading import Result
@@ -21,9 +21,6 @@ IDLE_S: Final = 300.0
 """Who does not sync for so long is forgotten."""
 
 SWEEP_S: Final = 60.0
-
-CATCH_UP_S: Final = 5.0
-CATCH_UP_STEP_S: Final = 0.02
 
 RENOTED_S: Final = 24 * 3600.0
 """How often an acknowledgement is repeated, though nothing new was delivered: it shows that somebody syncs."""
@@ -143,31 +140,31 @@ class Standings:
 
         Cost: nothing if nothing of the user's own changed; else 4 or 5 queries.
         """
-        now = self._db.position()
-        old = client.standing
-        user_nid, device_nid = client.requester.user_nid, client.requester.device_nid
-        if old is not None:
-            if old.position == now:
-                return old
-            if not self._changes.own_since(old.position, user_nid):
-                client.standing = old.at(now)
-                return client.standing
-        standing = await self._db.read(read_standing, user_nid, device_nid, now, old)
+        known = self.recall(client)
+        if known is not None:
+            return known
+        now, requester = self._db.position(), client.requester
+        standing = await self._db.read(
+            read_standing, requester.user_nid, requester.device_nid, now, client.standing
+        )
         client.standing = standing
         if self._is_shared:
             client.may_have_got(now)
         return standing
 
+    def recall(self, client: Client) -> Standing | None:
+        """Where the client stands now, if nothing of the user's own changed since that was read."""
+        now, old = self._db.position(), client.standing
+        if old is None or old.position == now:
+            return old
+        if self._changes.own_since(old.position, client.requester.user_nid):
+            return None
+        client.standing = old.at(now)
+        return client.standing
+
     async def has_reached(self, position: int) -> bool:
-        """Whether this process knows of `position`, after waiting a moment for it if need be: another process
-        that answered the client before may have heard of its own changes, and of all others', sooner.
-        """
-        deadline = self._clock.monotonic() + CATCH_UP_S
-        while self._db.position() < position:
-            if self._clock.monotonic() >= deadline or self._waiters.is_closed:
-                return False
-            await self._clock.sleep(CATCH_UP_STEP_S)
-        return True
+        """As `changes.has_reached`."""
+        return await has_reached(self._db.position, position, self._clock, lambda: self._waiters.is_closed)
 
     def changed(self, client: Client, since: int) -> Changed | None:
         """What changed for the client since a position; None: it cannot be told from memory."""

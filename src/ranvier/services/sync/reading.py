@@ -72,10 +72,11 @@ class Result(msgspec.Struct, frozen=True):
 
 
 class Alike(msgspec.Struct, frozen=True):
-    """A response that others get as well, but for the devices that sent what it tells."""
+    """Responses that others get as well, but for the devices that sent what they tell."""
 
-    body: bytes | None
     senders: frozenset[Device]
+    loadable: frozenset[Member]  # members that are told to who does not have them yet
+    results: dict[frozenset[Member], Result]  # by those of them that were there
 
 
 class SyncReader:
@@ -107,10 +108,13 @@ class SyncReader:
         device = (job.requester.user_nid, job.requester.device_id or "")
         made = None if key is None else alike.get(key)
         if made is not None and device not in made.senders:
-            return Result(job.standing, made.body)
+            result = made.results.get(job.known_members & made.loadable)
+            if result is not None:
+                return Result(job.standing, result.body, result.members)
         result, told = self._read(txn, job, shared, unread)
         if key is not None and told.is_impersonal and device not in told.senders:
-            alike[key] = Alike(result.body, told.senders)
+            made = alike.setdefault(key, Alike(told.senders, told.loadable, {}))
+            made.results[job.known_members & told.loadable] = result
         return result
 
     def _read(self, txn: ReadTxn, job: Job, shared: SharedSlices, unread: Unread) -> tuple[Result, Told]:
@@ -171,7 +175,7 @@ def _likeness(job: Job, unread: Unread) -> Hashable | None:
     profile = request.profile
     if changed is None or changed.user or changed.device_lists or changed.presence or standing.ignored:
         return None
-    if request.full_state or profile.lazy or not profile.filter.rooms.is_everything or _has_other_keys(job):
+    if request.full_state or not profile.filter.rooms.is_everything or _has_other_keys(job):
         return None
     counts = []
     for nid in changed.rooms & standing.rooms:

@@ -23,6 +23,7 @@ from ranvier.services.sync.answers import (
     joined_section,
     json_object,
     left_section,
+    member_of,
     room_map,
 )
 from ranvier.services.sync.entries import Device, Entry
@@ -66,6 +67,7 @@ class Told(msgspec.Struct, frozen=True):
     read: Sequence[Slice]  # slices of everything, made for this
     is_impersonal: bool  # whether others may get the same
     senders: frozenset[Device]  # except these, who get their transaction ids
+    loadable: frozenset[Member]  # members that lazy clients are told of who do not have them yet
 
 
 class OwnChanges(msgspec.Struct, frozen=True):
@@ -126,6 +128,7 @@ class RoomsReader:
             first,
             all(part.is_impersonal for part in joined),
             frozenset().union(*[part.senders for part in joined]),
+            frozenset([member_of(entry) for part in joined for entry in part.members]),
         )
 
     def _filtered(self, txn: ReadTxn, plan: Plan, profile: Profile) -> Plan:

@@ -1,7 +1,11 @@
 """Answers /sync: at once if there is something to tell, else as soon as there is.
 
-How a message comes out: docs/adr/0002-main-job.md. Requests that are awake at the same time are read together.
+How a message comes out: docs/adr/0002-main-job.md. What is to be told is read for many requests together. One that
+waits is woken with its answer.
 """
+
+from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -77,26 +81,44 @@ class Sync:
     ) -> Result:
         """The first result with something to tell, or at the end one without."""
         deadline = self._clock.monotonic() + request.timeout_ms / 1000
+        job_at = partial(self._job_at, client, request, since, known_members)
+        read_news = partial(self._batches.add, find=partial(self._find_job, client, job_at))
         seen = since
         while True:
             standing = await self._standings.read(client)
-            result = Result(standing, None)
-            changed = self._standings.changed(client, seen)
-            if changed != NOTHING:
-                if seen != since:
-                    changed = self._standings.changed(client, since)
-                job = Job(client.requester, request, standing, changed, known_members, client.keys_told)
-                result = await self._batches.run(job)
             remaining = deadline - self._clock.monotonic()
-            if result.body is not None or remaining <= 0 or self._waiters.is_closed:
-                return result
-            if changed != NOTHING:
+            result: Result | None
+            if self._standings.changed(client, seen) != NOTHING:
+                result = await self._batches.run(job_at(standing))
+            elif remaining <= 0 or self._waiters.is_closed:
+                return Result(standing, None)
+            else:
+                # RACE: no await since it was seen that nothing changed.
+                with self._standings.subscription(client).wakeup(read_news) as woken:
+                    result = await wait_for_news(woken, self._clock, remaining)
+            if result is not None:
+                if result.body is not None or self._clock.monotonic() >= deadline:
+                    return result
                 # Of all that happened nothing is for this client. More may have happened meanwhile.
-                seen = standing.position
-                continue
-            # RACE: no await since it was seen that nothing changed.
-            with self._standings.subscription(client).wakeup() as woken:
-                await wait_for_news(woken, self._clock, remaining)
+                seen = result.now
+
+    def _job_at(
+        self,
+        client: Client,
+        request: SyncRequest,
+        since: int,
+        known_members: frozenset[Member],
+        standing: Standing,
+    ) -> Job:
+        changed = self._standings.changed(client, since)
+        return Job(client.requester, request, standing, changed, known_members, client.keys_told)
+
+    def _find_job(self, client: Client, job_at: Callable[[Standing], Job]) -> Job | None:
+        """What a client that waits has to have read now; None: it has to look for itself, as it does when nothing
+        changed, or something of its own."""
+        standing = self._standings.recall(client)
+        job = None if standing is None else job_at(standing)
+        return None if job is None or job.changed == NOTHING else job
 
     def _known_members(self, requester: Requester, request: SyncRequest) -> frozenset[Member]:
         if not request.profile.lazy:
