@@ -163,8 +163,7 @@ def silent(url: str) -> Spoil:
 def off_by(seconds: int) -> Spoil:
     def spoil(world: World) -> None:
         date = formatdate(CLOCK.now_ms() / 1000 - seconds, usegmt=True)
-        url = "https://peer.example:8448/_matrix/federation/v1/version"
-        world.answers[url] = answer({}, headers={"date": date})
+        world.answers[VERSION] = answer({}, headers={"date": date})
 
     return spoil
 
@@ -181,6 +180,7 @@ def other_keys(world: World) -> None:
 
 WELL_KNOWN = "https://example.org/.well-known/matrix/server"
 KEYS = "https://matrix.example.org:443/_matrix/key/v2/server"
+VERSION = "https://peer.example:8448/_matrix/federation/v1/version"
 CLIENT = "https://example.org/.well-known/matrix/client"
 VERSIONS = f"{BASE}/_matrix/client/versions"
 SLASH = f"{BASE}/_matrix/client/v3/directory/room/%23doctor%2Fslash%3Aexample.org"
@@ -198,9 +198,14 @@ SPOILED: Mapping[str, tuple[Spoil, str, str]] = {
     "not handed over": (answers(KEYS, b"no", 404), "fault", "let the proxy hand /_matrix over"),
     "somebody else": (answers(KEYS, {"server_name": "other"}), "fault", "is not this server"),
     "other keys": (other_keys, "fault", "has other keys than"),
-    "no way out": (silent("https://peer.example:8448/_matrix/federation/v1/version"), "fault", "the way out"),
+    "no way out": (silent(VERSION), "fault", "the way out"),
     "clock ahead": (off_by(120), "fault", "s ahead of that of peer.example: let it be set by NTP"),
     "clock behind": (off_by(-3600), "fault", "s behind that"),
+    "no date": (
+        answers(VERSION, {}, headers={"date": "Fri, 31 Dec 9999 23:59:59 -0100"}),
+        "ok",
+        "peer.example can be reached",
+    ),
     "unreached": (stale, "fault", "does not reach this server"),
     "nothing known": (lambda w: setattr(w, "notary", answer({"server_keys": []})), "fault", "does not reach"),
     "no notary": (lambda w: setattr(w, "notary", answer({}, 404)), "note", "does not tell"),

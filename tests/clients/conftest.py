@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from .js_script import find_node
 from .process import ServerProcess
 
 
@@ -18,3 +19,9 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
         assert "Traceback" not in process.log(), process.log()[-5000:]
     finally:
         process.kill()
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """The Node program."""
+    return find_node()

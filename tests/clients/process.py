@@ -73,6 +73,11 @@ class ServerProcess:
             assert self._process.wait(timeout=10) == 0, self.log()[-3000:]
             self._process = None
 
+    async def restart(self) -> None:
+        """Cleanly, while a client waits."""
+        self.stop()
+        self.start()
+
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()

@@ -9,9 +9,7 @@ import pytest
 
 from ..federation.test_synapse import RANVIER, SYNAPSE, Server, start_ranvier, start_synapse
 from ..unit.certificates import Authority
-from .test_js_sdk import FOLDER, _until, node
-
-__all__ = ["node"]
+from .js_script import run_script
 
 Start = Callable[[Path, Authority], Server]
 
@@ -35,32 +33,23 @@ async def test_two_people_of_two_servers_chat_encrypted(
     authority = Authority(tmp_path)
     one = start_ranvier(tmp_path / "one", authority)
     other = start_other(tmp_path / "other", authority)
-    script = None
+
+    def log() -> str:
+        return (one.directory / "log").read_text()
+
+    async def restart() -> None:
+        await asyncio.sleep(0.5)
+        assert one.process is not None
+        one.process.kill()
+        one.process.wait()
+        one.start(str(RANVIER), "serve", "--config", str(one.directory / "ranvier.toml"))
+
     try:
         async with aiohttp.ClientSession() as session:
             await asyncio.gather(one.wait(session), other.wait(session))
-            urls = [f"http://127.0.0.1:{server.client_port}" for server in (one, other)]
-            script = await asyncio.create_subprocess_exec(
-                *(node, "federated.mjs", *urls),
-                cwd=FOLDER,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-            )
-            assert script.stdout is not None
-            async with asyncio.timeout(240):
-                said = [line async for line in _until(script.stdout, b"KILL\n")]
-                await asyncio.sleep(0.5)
-                assert one.process is not None
-                one.process.kill()
-                one.process.wait()
-                one.start(str(RANVIER), "serve", "--config", str(one.directory / "ranvier.toml"))
-                output, errors = await script.communicate()
-        log = (one.directory / "log").read_text()
-        assert output.endswith(b"DONE\n"), b"".join([*said, output, errors]).decode()[-4000:] + log[-3000:]
-        assert "Traceback" not in log, log[-5000:]
+        urls = [f"http://127.0.0.1:{server.client_port}" for server in (one, other)]
+        await run_script(node, "federated.mjs", *urls, log=log, meanwhile=restart)
+        assert "Traceback" not in log(), log()[-5000:]
     finally:
-        if script is not None and script.returncode is None:
-            script.kill()
-            await script.wait()
         for server in (one, other):
             server.stop()

@@ -1,15 +1,12 @@
 """Single sign-on and the meeting of two devices, through matrix-js-sdk, against a real server process."""
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from .js_script import run_script
 from .process import ServerProcess, free_port
-from .test_js_sdk import FOLDER, node
-
-__all__ = ["node"]
 
 
 @pytest.fixture
@@ -39,17 +36,4 @@ def server(tmp_path: Path, provider_port: int) -> Iterator[ServerProcess]:
 async def test_a_person_signs_in_elsewhere_and_two_devices_meet(
     node: str, server: ServerProcess, provider_port: int
 ) -> None:
-    script = await asyncio.create_subprocess_exec(
-        *(node, "sso.mjs", server.url, str(provider_port)),
-        cwd=FOLDER,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(180):
-            output, errors = await script.communicate()
-        assert output.endswith(b"DONE\n"), errors.decode()[-4000:] + server.log()[-2000:]
-    finally:
-        if script.returncode is None:
-            script.kill()
-            await script.wait()
+    await run_script(node, "sso.mjs", server.url, str(provider_port), log=server.log)

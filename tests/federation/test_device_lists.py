@@ -2,6 +2,7 @@
 what other servers are told of ours.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from ranvier.app.config import FederationConfig
 from ranvier.core.canonical_json import parse_object
 from ranvier.core.identifiers import DeviceID
-from ranvier.services.devices import remote_lists, resync
+from ranvier.services.devices import list_requests, remote_lists, resync
 from ranvier.store.database import WriteTxn
 from ranvier.store.tables.devices import delete_devices, insert_device, list_devices
 from ranvier.store.tables.interned import find_user_nids
@@ -149,6 +150,30 @@ async def test_a_list_is_kept_from_the_first_question_on(scene: Scene) -> None:
     assert await scene.query() == scene.expected()
     await scene.follow()
     assert scene.peer.count("devices") == 1
+
+
+async def test_the_first_question_is_the_only_one(scene: Scene) -> None:
+    """What a client asks for and what is kept from then on are one request, however many clients ask at a time."""
+    assert await asyncio.gather(*(scene.query() for _ in range(3))) == [scene.expected()] * 3
+    assert await scene.query() == scene.expected()
+    assert (scene.peer.count("devices"), scene.peer.count("keys/query")) == (1, 0)
+
+
+async def test_after_a_gap_the_next_question_is_the_only_one(scene: Scene) -> None:
+    await scene.query()
+    scene.peer.devices["TABLET"] = keys_of(scene.peer.bob, "TABLET")
+    await scene.update("TABLET", prev_id=[12])
+    assert await asyncio.gather(*(scene.query() for _ in range(3))) == [scene.expected()] * 3
+    assert (scene.peer.count("devices"), scene.peer.count("keys/query")) == (2, 0)
+
+
+async def test_many_users_of_a_server_are_asked_for_by_one_request(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(list_requests, "MOST_NOW", 0)
+    assert await scene.query() == scene.expected()
+    assert scene.peer.count("keys/query") == 1
+    await scene.follow()
 
 
 async def test_an_update_is_applied_without_asking(scene: Scene) -> None:
@@ -483,7 +508,16 @@ async def test_only_what_is_deleted_is_told_as_deleted(scene: Scene) -> None:
 
 
 async def test_who_comes_into_a_room_of_a_new_server_is_told_there(scene: Scene) -> None:
+    """Also who has no keys yet: a server is told whenever a user comes whose list it does not get so far."""
     carol = await scene.server.register("carol")
+    db = scene.server.foundation.ports.db
+    position = db.position()
+    passed = "SELECT 1 FROM followers WHERE name = 'device-updates' AND position >= :position"
+
+    async def is_old() -> bool:
+        return bool(await db.read(lambda txn: txn.value(passed, position=position)))
+
+    await until(is_old, "that the new device has been looked at")
     assert (await carol.post(f"{C}/join/{scene.room.room_id}", {})).status == 200
 
     async def is_told() -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from .administrators import register_admin
 from .homeserver import Homeserver, User, running_homeserver
 
 
@@ -45,3 +46,8 @@ async def bob(homeserver: Homeserver) -> User:
 @pytest.fixture
 async def carol(homeserver: Homeserver) -> User:
     return await homeserver.register("carol")
+
+
+@pytest.fixture
+async def admin(homeserver: Homeserver) -> User:
+    return await register_admin(homeserver)

@@ -3,9 +3,12 @@
 import html
 import re
 from base64 import urlsafe_b64encode
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
+
+import pytest
 
 from .client import Answer, Client
 from .homeserver import PASSWORD, AheadClock, Homeserver, User
@@ -184,3 +187,24 @@ async def register_client(homeserver: Homeserver, **changed: Any) -> OAuthClient
 
 def query_of(url: str) -> dict[str, list[str]]:
     return parse_qs(urlsplit(url).query)
+
+
+@pytest.fixture
+async def server(start_homeserver: Callable) -> Homeserver:
+    """Alice has an account."""
+    homeserver = await start_homeserver(public_base_url=BASE, replaced={"clock": StillClock()})
+    await homeserver.register("alice", device_id="OLD")
+    return homeserver
+
+
+@pytest.fixture
+async def client(server: Homeserver) -> OAuthClient:
+    return await register_client(server)
+
+
+@pytest.fixture
+async def browser(server: Homeserver) -> Browser:
+    """Alice is signed in."""
+    browser = Browser(server.client)
+    sent_to(await browser.sign_in("/_ranvier/sign-in"))
+    return browser

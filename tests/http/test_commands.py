@@ -39,9 +39,8 @@ class Shell:
         return result.exit_code, result.output
 
 
-async def test_rooms(homeserver: Homeserver, tmp_path: Path) -> None:
+async def test_rooms(homeserver: Homeserver, alice: User, bob: User, carol: User, tmp_path: Path) -> None:
     shell = Shell(homeserver, tmp_path / "data")
-    alice, bob = await homeserver.register("alice"), await homeserver.register("bob")
     tea = await create_room(alice, name="Tea", preset="public_chat")
     await create_room(alice, name="Coffee")
     await join(bob, tea)
@@ -54,7 +53,6 @@ async def test_rooms(homeserver: Homeserver, tmp_path: Path) -> None:
     assert (shown["room_id"], shown["creator"], shown["joined_members"]) == (tea, alice.user_id, "2")
     assert "blocked_by" not in shown
 
-    carol = await homeserver.register("carol")
     await shell.run("room", "block", tea)
     assert "blocked_by\t@:test\n" in await shell.run("room", "show", tea)
     assert (await carol.post(f"/_matrix/client/v3/rooms/{tea}/join", {})).status == 403
@@ -62,9 +60,10 @@ async def test_rooms(homeserver: Homeserver, tmp_path: Path) -> None:
     assert (await carol.post(f"/_matrix/client/v3/rooms/{tea}/join", {})).status == 200
 
 
-async def test_a_room_is_purged_by_the_server_that_runs(homeserver: Homeserver, tmp_path: Path) -> None:
+async def test_a_room_is_purged_by_the_server_that_runs(
+    homeserver: Homeserver, alice: User, tmp_path: Path
+) -> None:
     shell = Shell(homeserver, tmp_path / "data")
-    alice = await homeserver.register("alice")
     room_id = await create_room(alice, name="Tea")
     await send(alice, room_id, "hello")
     begun = await shell.run("room", "purge", room_id, "--block")
@@ -99,9 +98,8 @@ async def _upload(user: User, color: str) -> str:
     return str(answer.json["content_uri"])
 
 
-async def test_media(homeserver: Homeserver, tmp_path: Path) -> None:
+async def test_media(homeserver: Homeserver, alice: User, tmp_path: Path) -> None:
     shell = Shell(homeserver, tmp_path / "data")
-    alice = await homeserver.register("alice")
     red, blue = await _upload(alice, "red"), await _upload(alice, "blue")
 
     async def status(uri: str) -> int:
@@ -134,3 +132,13 @@ async def test_registration_tokens(homeserver: Homeserver, tmp_path: Path) -> No
     await shell.run("token", "delete", token)
     assert await shell.run("token", "list") == ""
     assert (await shell.end("token", "delete", token))[0] == 1
+
+
+async def test_names_of_rooms_do_nothing_to_the_terminal(
+    homeserver: Homeserver, alice: User, tmp_path: Path
+) -> None:
+    shell = Shell(homeserver, tmp_path / "data")
+    room_id = await create_room(alice, name="\x1b]0;Tea\x07 ü\n!else:test\t9/9\u202e")
+    line = f"{room_id}\t1/1\t\\x1b]0;Tea\\x07 ü\\n!else:test\\t9/9\\u202e\n"
+    assert await shell.run("room", "list") == line
+    assert "name\t\\x1b]0;Tea" in await shell.run("room", "show", room_id)

@@ -8,9 +8,9 @@ import pytest
 
 from ranvier.app.config import MediaConfig
 from ranvier.io.blobs import _Staged
-from ranvier.store.tables.accounts import AccountKind, find_account_by_id, set_kind
 from ranvier.store.tables.media_blobs import doom_unreferenced
 
+from .administrators import register_admin
 from .client import Answer
 from .homeserver import Homeserver, User
 from .test_media import V1, create, download, files, picture, thumbnail, upload
@@ -19,46 +19,8 @@ ADMIN = "/_synapse/admin/v1"
 HOUR_MS = 3_600_000
 
 
-@pytest.fixture
-async def admin(homeserver: Homeserver) -> User:
-    admin = await homeserver.register("admin")
-    await homeserver.foundation.ports.db.write(promote, admin.user_id)
-    return await homeserver.login("admin")
-
-
-def promote(txn: Any, user_id: str) -> None:
-    set_kind(txn, find_account_by_id(txn, user_id).user_nid, AccountKind.ADMIN)
-
-
 async def sweep(homeserver: Homeserver) -> None:
     await next(worker for worker in homeserver.workers if worker.name == "media sweeper").sweep()
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("POST", "/media/quarantine/test/x"),
-        ("POST", "/media/unquarantine/test/x"),
-        ("POST", "/room/!a:test/media/quarantine"),
-        ("POST", "/quarantine_media/!a:test"),
-        ("POST", "/user/@alice:test/media/quarantine"),
-        ("POST", "/media/protect/x"),
-        ("POST", "/media/unprotect/x"),
-        ("GET", "/room/!a:test/media"),
-        ("DELETE", "/media/test/x"),
-        ("POST", "/media/delete?before_ts=1700000000000"),
-        ("POST", "/media/test/delete?before_ts=1700000000000"),
-        ("DELETE", "/users/@alice:test/media"),
-        ("GET", "/users/@alice:test/media"),
-        ("POST", "/purge_media_cache?before_ts=1700000000000"),
-        ("GET", "/media/test/x"),
-        ("GET", "/statistics/users/media"),
-    ],
-)
-async def test_only_administrators(homeserver: Homeserver, alice: User, method: str, path: str) -> None:
-    assert (await homeserver.client.request(method, ADMIN + path)).status == 401
-    refused = await alice.request(method, ADMIN + path)
-    assert (refused.status, refused.errcode) == (403, "M_FORBIDDEN")
 
 
 async def test_quarantine_is_of_content(homeserver: Homeserver, admin: User, alice: User, bob: User) -> None:
@@ -309,9 +271,7 @@ async def test_expired_reservations_go(homeserver: Homeserver, alice: User) -> N
 
 async def test_quota_comes_back_with_deletion(start_homeserver: Callable) -> None:
     homeserver = await start_homeserver(media=MediaConfig(user_quota_bytes=10))
-    alice, admin = await homeserver.register("alice"), await homeserver.register("admin")
-    await homeserver.foundation.ports.db.write(promote, admin.user_id)
-    admin = await homeserver.login("admin")
+    alice, admin = await homeserver.register("alice"), await register_admin(homeserver)
     media_id = await upload(alice, b"x" * 10)
     assert (await alice.request("POST", "/_matrix/media/v3/upload", body=b"x")).status == 403
     await admin.delete(f"{ADMIN}/media/test/{media_id}")

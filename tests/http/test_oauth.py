@@ -17,37 +17,21 @@ from .oauth import (
     OAUTH,
     Browser,
     OAuthClient,
-    StillClock,
     answer_in,
+    browser,
+    client,
     post_form,
     register_client,
     scope,
     sent_to,
+    server,
 )
+
+__all__ = ["browser", "client", "server"]
 
 C = "/_matrix/client/v3"
 WHOAMI = f"{C}/account/whoami"
 METADATA_PATH = "/_matrix/client/v1/auth_metadata"
-
-
-@pytest.fixture
-async def server(start_homeserver):
-    homeserver = await start_homeserver(public_base_url=BASE, replaced={"clock": StillClock()})
-    await homeserver.register("alice", device_id="OLD")
-    return homeserver
-
-
-@pytest.fixture
-async def client(server):
-    return await register_client(server)
-
-
-@pytest.fixture
-async def browser(server):
-    """Alice is signed in."""
-    browser = Browser(server.client)
-    sent_to(await browser.sign_in("/_ranvier/sign-in"))
-    return browser
 
 
 def error_of(answer):

@@ -19,14 +19,19 @@ from .oauth import (
     Browser,
     StillClock,
     answer_in,
+    browser,
+    client,
     hidden_fields,
     post_form,
     query_of,
     register_client,
     scope,
     sent_to,
+    server,
     text_of,
 )
+
+__all__ = ["browser", "client", "server"]
 
 C = "/_matrix/client/v3"
 SIGN_IN = "/_ranvier/sign-in"
@@ -34,26 +39,6 @@ SIGN_UP = "/_ranvier/sign-up"
 CONTINUE = "/_ranvier/sign-in/continue"
 ACCOUNT = "/_ranvier/account"
 LINK = "/_ranvier/link"
-
-
-@pytest.fixture
-async def server(start_homeserver):
-    homeserver = await start_homeserver(public_base_url=BASE, replaced={"clock": StillClock()})
-    await homeserver.register("alice", device_id="OLD")
-    return homeserver
-
-
-@pytest.fixture
-async def client(server):
-    return await register_client(server)
-
-
-@pytest.fixture
-async def browser(server):
-    """Alice is signed in."""
-    browser = Browser(server.client)
-    sent_to(await browser.sign_in(SIGN_IN))
-    return browser
 
 
 def check_page(page, status=200):
@@ -585,3 +570,14 @@ async def test_a_client_that_did_not_register_for_it(server, browser):
         redirect_uris=["https://example.com/"],
     )
     check_page(await browser.get(device_only.authorization()), 400)
+
+
+async def test_signing_out_everywhere_ends_what_has_begun(server, client, browser):
+    codes = (await device_codes(server, client)).json
+    asked = await browser.submit(LINK, await browser.get(LINK), user_code=codes["user_code"])
+    await browser.submit(LINK, asked, decision="allow")
+    code = await client.code(browser)
+    alice = await server.login("alice")
+    assert (await alice.post(f"{C}/logout/all", {})).status == 200
+    for answer in (await poll(client, codes), await client.exchange(code)):
+        assert answer.json["error"] == "invalid_grant"

@@ -162,12 +162,11 @@ async def test_what_is_no_etag(client, headers, errcode):
         {"sec-fetch-site": "none"},
     ],
 )
-async def test_nobodys_text_becomes_a_page_of_this_server(homeserver, client, header):
+async def test_nobodys_text_becomes_a_page_of_this_server(client, alice, header):
     path, _ = await begin(client, b"<script>alert(1)</script>")
     assert (await client.request("GET", path, headers=header)).errcode == "M_FORBIDDEN"
     fetched = {"sec-fetch-dest": "empty", "sec-fetch-mode": "cors", "sec-fetch-site": "cross-site"}
     assert (await client.request("GET", path, headers=fetched)).status == 200
-    alice = await homeserver.register("alice")
     session = (await alice.post(JSON, {"data": "<b>"})).json["id"]
     assert (await client.request("GET", f"{JSON}/{session}", headers=header)).errcode == "M_FORBIDDEN"
 
@@ -175,8 +174,7 @@ async def test_nobodys_text_becomes_a_page_of_this_server(homeserver, client, he
 # MSC4388
 
 
-async def test_users_of_this_server_may_begin(homeserver, client):
-    alice = await homeserver.register("alice")
+async def test_users_of_this_server_may_begin(client, alice):
     assert (await client.get(JSON)).json == {"create_available": False}
     assert (await alice.get(JSON)).json == {"create_available": True}
     assert (await client.post(JSON, {"data": "x"})).errcode == "M_FORBIDDEN"
@@ -193,8 +191,7 @@ async def test_anybody_may_where_the_administrator_says_so(start_homeserver):
     assert (await homeserver.client.post(JSON, {"data": "x"})).status == 200
 
 
-async def test_writing_and_writing_again(homeserver, client):
-    alice = await homeserver.register("alice")
+async def test_writing_and_writing_again(client, alice):
     begun = (await alice.post(JSON, {"data": "one"})).json
     path, first = f"{JSON}/{begun['id']}", begun["sequence_token"]
     two = {"data": "two", "sequence_token": first}
@@ -220,11 +217,11 @@ async def test_writing_and_writing_again(homeserver, client):
         ({"data": "é" * 2049}, 413, "M_TOO_LARGE"),
         ({"data": "\0" * 4096}, 200, None),
         ({"data": 1}, 400, "M_BAD_JSON"),
+        ({"data": None}, 400, "M_BAD_JSON"),
         ({}, 400, "M_MISSING_PARAM"),
     ],
 )
-async def test_what_may_be_written_as_json(homeserver, body, status, errcode):
-    alice = await homeserver.register("alice")
+async def test_what_may_be_written_as_json(alice, body, status, errcode):
     answer = await alice.post(JSON, body)
     assert (answer.status, answer.errcode) == (status, errcode)
 

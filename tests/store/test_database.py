@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 
 import psycopg
 import pytest
 
+from ranvier.core.errors import BadText
 from ranvier.store import sqlite, threads
 from ranvier.store.connect import open_database
 from ranvier.store.database import (
@@ -83,6 +85,29 @@ async def test_a_failure_strikes_its_own_write_only(notes: Database):
     assert kinds == [int, Refused, Conflict, RuntimeError, Integrity, StoreFault, int]
     assert await notes.read(texts) == ["before", "after"]
     assert {hint.kind for hint in heard} == {Kind.ROOM}
+
+
+@pytest.mark.parametrize("takes_position", [False, True])
+async def test_who_is_answered_has_been_told_of_what_it_wrote(db: Database, takes_position: bool):
+    """The next request must not be served from what the write made stale."""
+    heard: list[Hint] = []
+    db.subscribe(heard.extend)
+
+    def change(txn: WriteTxn, key: int) -> None:
+        txn.hint(Kind.SESSION, key)
+        if takes_position:
+            txn.next_position()
+
+    for key in range(20):
+        await db.write(change, key)
+        assert [hint.key for hint in heard] == list(range(key + 1))
+
+
+async def test_a_text_that_an_engine_cannot_hold_is_no_fault_of_ours(notes: Database):
+    for ask in (notes.read, notes.write):
+        with suppress(BadText):
+            assert await ask(lambda txn: txn.all("SELECT id FROM notes WHERE text = :text", text="a\0b")) == []
+    assert await notes.write(note, "after")
 
 
 async def test_a_read_sees_one_moment(notes: Database):

@@ -1,6 +1,7 @@
 """Each migration is applied once, whole or not at all, and never under the feet of a newer program."""
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ from ranvier.store.migrate import (
     migrate_sqlite,
 )
 from ranvier.store.migrate_postgres import migrate_postgres
+
+from ..postgres import PostgresDatabase
 
 ONE = Migration(9001, "one", "CREATE TABLE one (x INTEGER); -- first\nINSERT INTO one VALUES (1);\n")
 BAD = Migration(9002, "bad", "CREATE TABLE two (x INTEGER);\nINSERT INTO nowhere VALUES (1);\n")
@@ -88,6 +91,35 @@ def test_files_are_well_formed_and_the_same_for_both(engine):
     ours, theirs = list_migrations(engine), list_migrations(Engine.SQLITE)
     assert [(m.number, m.name) for m in ours] == [(m.number, m.name) for m in theirs]
     assert ours[0].name == "positions"
+
+
+def test_both_engines_have_the_same_tables_and_indexes(tmp_path: Path, postgres_database: PostgresDatabase):
+    """But for what SQLite numbers changes with."""
+    with contextlib.closing(sqlite.connect(tmp_path / "new.db", writes=True)) as conn:
+        migrate_sqlite(conn)
+        columns = conn.execute(
+            """SELECT t.name, c.name, c."notnull" OR c.pk, c.pk > 0 FROM sqlite_master t, pragma_table_info(t.name) c
+            WHERE t.type = 'table' AND t.name NOT IN ('sqlite_stat1', 'newest_position')"""
+        ).fetchall()
+        indexes = conn.execute(
+            """SELECT t.name, i.name, i."unique", i.partial FROM sqlite_master t, pragma_index_list(t.name) i
+            WHERE t.type = 'table' AND i.origin = 'c'"""
+        ).fetchall()
+    with psycopg.connect(postgres_database.url) as conn:
+        theirs = conn.execute(
+            """SELECT c.relname, a.attname, a.attnotnull, a.attnum = ANY(COALESCE(p.indkey, ''))
+            FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+            LEFT JOIN pg_index p ON p.indrelid = c.oid AND p.indisprimary
+            WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace"""
+        ).fetchall()
+        their_indexes = conn.execute(
+            """SELECT c.relname, x.relname, i.indisunique, i.indpred IS NOT NULL
+            FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_class x ON x.oid = i.indexrelid
+            WHERE c.relnamespace = 'public'::regnamespace
+                AND NOT EXISTS (SELECT 1 FROM pg_constraint k WHERE k.conindid = x.oid)"""
+        ).fetchall()
+    assert set(columns) ^ set(theirs) == set()
+    assert set(indexes) ^ set(their_indexes) == set()
 
 
 @pytest.mark.parametrize("name", ["1_a.sql", "0001.sql", "0001_a.mysql.sql", "00x1_a.sql"])

@@ -162,8 +162,6 @@ async def test_the_browsers_of_a_user_are_bounded(db: Database) -> None:
         assert browsers.find_browser(txn, b"5", 1000) is None
         browsers.delete_browser(txn, b"5")
         assert browsers.find_browser(txn, b"5", 5) is None
-        browsers.delete_browsers_of_user(txn, user_nid)
-        assert browsers.find_browser(txn, b"6", 5) is None
 
     await db.write(run)
 

@@ -51,6 +51,7 @@ from ranvier.io.mail import SmtpMailer, SmtpSecurity, SmtpServer
 from ranvier.io.randomness import Randomness, system_randomness
 from ranvier.io.tls import client_context
 from ranvier.services.accounts.remote_profiles import RemoteProfiles
+from ranvier.services.devices.list_requests import ListRequests, bring_nothing
 from ranvier.services.devices.remote import NoRemoteKeyServers
 from ranvier.services.devices.remote_requests import RemoteKeyRequests
 from ranvier.services.ephemeral.presence import PresenceTracker
@@ -218,6 +219,8 @@ def assemble(ports: Ports) -> Homeserver:
     spaces = RemoteSpaces(remote.requests, ports.clock) if federates else None
     fetch_near = RemoteTimes(ports.db, interner, remote.requests).fetch if federates else fetch_nothing
     key_servers = RemoteKeyRequests(remote.requests) if federates else NoRemoteKeyServers()
+    lists = ListRequests(ports.db, interner, remote.requests, ports.clock)
+    bring_lists = lists.bring if federates else bring_nothing
     fill_gap = intake.backfilling.fill if federates else fill_nothing
     today = OtherServers(rooms, fetch_alias, fetch_profile, fill_gap)
     others = lay_federation_2014(foundation, today, typing, bridges)
@@ -235,7 +238,7 @@ def assemble(ports: Ports) -> Homeserver:
             providers,
             registration_policy(ports, bridges),
         ),
-        compose_encryption(foundation, accounts.uia, key_servers),
+        compose_encryption(foundation, accounts.uia, key_servers, bring_lists),
         compose_flows(foundation, accounts, others.rooms, bridges),
         compose_rooms(foundation, others.rooms, others.fetch_alias, fetch_page, spaces, bridges, presence),
         compose_history(foundation, others.fill_gap, fetch_near),
@@ -253,7 +256,7 @@ def assemble(ports: Ports) -> Homeserver:
     ]
     if federates:
         areas.append(compose_federation(foundation, remote, intake, typing))
-        areas.append(compose_remote_rooms(foundation, remote, intake, fetch_profile, bridges))
+        areas.append(compose_remote_rooms(foundation, remote, intake, fetch_profile, bridges, lists))
     if config.historical.sync_v3_2021.enabled:
         areas.append(compose_sync_v3(foundation))
     limiter: RateLimiter = (

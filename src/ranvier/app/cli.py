@@ -12,7 +12,7 @@ from ranvier import __version__
 from ranvier.app.administer import administer, back_up_database, note_restored_database
 from ranvier.app.build import write_signing_key
 from ranvier.app.check import find_faults
-from ranvier.app.commands import DEFAULT_FILE, config_option, fail, load, mendable
+from ranvier.app.commands import DEFAULT_FILE, config_option, fail, load, mendable, tell
 from ranvier.app.config_file import example_file
 from ranvier.app.doctor.visit import print_findings
 from ranvier.app.media_commands import media
@@ -183,7 +183,7 @@ def list_users(file: Path | None) -> None:
                 "suspended": account.is_suspended,
             }
             notes = ", ".join(note for note, holds in special.items() if holds)
-            click.echo(f"{account.user_id}\t{account.kind.value}\t{notes}")
+            tell(account.user_id, account.kind.value, notes)
 
     administer(load(file, {}), show)
 

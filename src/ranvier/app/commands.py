@@ -28,8 +28,18 @@ config_option = click.option(
 def fail(*faults: str) -> NoReturn:
     """End with a line for each fault."""
     for fault in faults:
-        click.echo(f"ranvier: {fault}", err=True)
+        click.echo(f"ranvier: {shown(fault)}", err=True)
     sys.exit(1)
+
+
+def tell(*fields: object) -> None:
+    """Write a line of fields."""
+    click.echo("\t".join(shown(str(field)) for field in fields))
+
+
+def shown(text: str) -> str:
+    """What others chose, such as the name of a room, ends no line, and has no command for the terminal in it."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def load(file: Path | None, flags: Mapping[str, Any]) -> Config:

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from ranvier.app.administer import Desk, at_desk
-from ranvier.app.commands import config_option, load, mendable
+from ranvier.app.commands import config_option, load, mendable, tell
 from ranvier.core.identifiers import parse_mxc, parse_room_id, parse_user_id
 from ranvier.services.media.accounting import MediaAccounting, UsageQuery
 from ranvier.services.media.deleting import MediaDeletion
@@ -35,7 +35,7 @@ def show_usage(file: Path | None, users: int) -> None:
     async def show(desk: Desk) -> None:
         query = UsageQuery(order="media_length", backwards=True, limit=users, offset=0)
         for one in (await MediaAccounting(desk.db, desk.interner).list_usage(query)).users:
-            click.echo(f"{one.media_length}\t{one.media_count}\t{one.user_id}")
+            tell(one.media_length, one.media_count, one.user_id)
 
     at_desk(load(file, {}), show)
 
@@ -51,7 +51,7 @@ def show_medium(file: Path | None, uri: str) -> None:
         info = await MediaAccounting(desk.db, desk.interner).describe(*parse_mxc(uri))
         for field, value in msgspec.structs.asdict(info).items():
             if value is not None:
-                click.echo(f"{field}\t{value}")
+                tell(field, value)
 
     at_desk(load(file, {}), show)
 

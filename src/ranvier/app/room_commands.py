@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from ranvier.app.administer import Desk, at_desk
-from ranvier.app.commands import config_option, load, mendable
+from ranvier.app.commands import config_option, load, mendable, tell
 from ranvier.core.identifiers import parse_room_id
 from ranvier.io.randomness import system_randomness
 from ranvier.services.administration.deletion import DeletionOrders, DeletionWish
@@ -36,7 +36,7 @@ def list_rooms(file: Path | None, search: str | None, order: str) -> None:
     async def show(desk: Desk) -> None:
         async for one in _list_all(_rooms(desk), RoomFilter(search_term=search), order):
             members = f"{one.joined_local_members}/{one.joined_members}"
-            click.echo(f"{one.room_id}\t{members}\t{one.name or one.canonical_alias or ''}")
+            tell(one.room_id, members, one.name or one.canonical_alias or "")
 
     at_desk(load(file, {}), show)
 
@@ -55,7 +55,7 @@ def show_room(file: Path | None, room_id: str) -> None:
         known["blocked_by"] = await rooms.find_blocker(name)
         for field, value in known.items():
             if value is not None:
-                click.echo(f"{field}\t{value}")
+                tell(field, value)
 
     at_desk(load(file, {}), show)
 
@@ -99,7 +99,7 @@ def purge_room(
         orders = DeletionOrders(desk.db, desk.config.name, desk.clock, tasks)
         wish = DeletionWish(block=block, message=message, new_room_user_id=by, force_purge=force)
         task_id = await orders.start(desk.requester, parse_room_id(room_id), wish)
-        click.echo(f"{task_id}\tbegun: `ranvier room purges {room_id}` tells how far it is")
+        tell(task_id, f"begun: `ranvier room purges {room_id}` tells how far it is")
 
     at_desk(load(file, {}), purge)
 
@@ -114,7 +114,7 @@ def list_purges(file: Path | None, room_id: str) -> None:
     async def show(desk: Desk) -> None:
         tasks = Tasks(desk.db, desk.clock, system_randomness())
         for task in await tasks.list_of(parse_room_id(room_id), DELETE_ROOM):
-            click.echo(f"{task.task_id}\t{task.status.value}\t{task.error or ''}")
+            tell(task.task_id, task.status.value, task.error or "")
 
     at_desk(load(file, {}), show)
 

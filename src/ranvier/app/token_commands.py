@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from ranvier.app.administer import Desk, at_desk
-from ranvier.app.commands import config_option, load, mendable
+from ranvier.app.commands import config_option, load, mendable, tell
 from ranvier.io.randomness import system_randomness
 from ranvier.services.administration.registration_tokens import NewToken, TokenAdministration
 
@@ -45,7 +45,7 @@ def list_tokens(file: Path | None) -> None:
     async def show(desk: Desk) -> None:
         for one in await _tokens(desk).list_tokens(is_valid=None):
             uses = f"{one.completed}/{'∞' if one.uses_allowed is None else one.uses_allowed}"
-            click.echo(f"{one.token}\t{uses}\t{_date(one.expiry_time)}")
+            tell(one.token, uses, _date(one.expiry_time))
 
     at_desk(load(file, {}), show)
 

@@ -18,6 +18,10 @@ class BadBase64(ProtocolFault):
     """A text that should be (unpadded) base64 and is not."""
 
 
+class BadText(ProtocolFault):
+    """A text that the database cannot hold, nor compare with what it holds: one with U+0000, in PostgreSQL."""
+
+
 class BadIdentifier(ProtocolFault):
     """A user id, room id, event id, alias, server name, key id or mxc URI that breaks its grammar."""
 

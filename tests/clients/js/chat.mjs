@@ -1,5 +1,5 @@
 // Two people chat through matrix-js-sdk. Usage: node chat.mjs BASE_URL
-// Prints "RESTART" and waits for a line on stdin in the middle; prints "DONE" when all is well.
+// Prints "PAUSE" and waits for a line on stdin in the middle; prints "DONE" when all is well.
 import assert from "node:assert/strict";
 import readline from "node:readline";
 import * as sdk from "matrix-js-sdk";
@@ -85,7 +85,7 @@ for (let start = 0; start < MESSAGES; start += 25) {
 }
 await until(bob, "Room.timeline", () => texts(bob.getRoom(room_id)).includes(`message ${MESSAGES - 1}`));
 
-console.log("RESTART");
+console.log("PAUSE");
 const lines = readline.createInterface({ input: process.stdin });
 await new Promise((resolve) => lines.once("line", resolve));
 lines.close();

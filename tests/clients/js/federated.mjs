@@ -1,6 +1,6 @@
 // Two people of two servers verify each other and chat encrypted, while a server is killed.
 // Usage: node federated.mjs URL_OF_ALICE URL_OF_BOB
-// Prints "KILL" when alice's server is to be killed and started again, and "DONE" when all is well.
+// Prints "PAUSE" when alice's server is to be killed and started again, and "DONE" when all is well.
 import assert from "node:assert/strict";
 import { authorized, bodies, bootstrap, callbacks, logIn, say, signUp, until } from "./people.mjs";
 
@@ -76,7 +76,7 @@ await authorized(bob.getUserId())((auth) => bob.deleteMultipleDevices([tablet.ge
 await until("alice knows that the tablet is gone", knows(1));
 
 // Alice's server is killed while they talk; each message arrives, and can be read.
-console.log("KILL");
+console.log("PAUSE");
 const said = [];
 for (let number = 0; number < 12; number++) {
     await Promise.all(

@@ -1,5 +1,5 @@
 // A person signs in by OAuth 2.0 through matrix-js-sdk, on two devices. Usage: node oauth.mjs BASE_URL
-// Prints "RESTART" and waits for a line on stdin in the middle; prints "DONE" when all is well.
+// Prints "PAUSE" and waits for a line on stdin in the middle; prints "DONE" when all is well.
 import assert from "node:assert/strict";
 import readline from "node:readline";
 import * as sdk from "matrix-js-sdk";
@@ -70,7 +70,7 @@ const refresher = new TokenRefresher(oauth, (refreshed) => {
     current = { access_token: refreshed.accessToken, refresh_token: refreshed.refreshToken };
 });
 await refresher.refreshTokens(current.refresh_token);
-console.log("RESTART");
+console.log("PAUSE");
 const lines = readline.createInterface({ input: process.stdin });
 await new Promise((resolve) => lines.once("line", resolve));
 lines.close();

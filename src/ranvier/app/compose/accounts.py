@@ -53,13 +53,14 @@ from ranvier.services.accounts.registration_tokens import RegistrationTokens
 from ranvier.services.accounts.sessions import SessionDrafts
 from ranvier.services.accounts.shared_secret import Nonces, SharedSecretRegistration
 from ranvier.services.accounts.stages import DummyStage, EmailStage, PasswordStage, RegistrationTokenStage
-from ranvier.services.accounts.sweeping import Sweeper
+from ranvier.services.accounts.sweeping import sweep
 from ranvier.services.accounts.threepids import Threepids
 from ranvier.services.accounts.uia import EMAIL_IDENTITY, ApprovalUrl, FindFlows, UserInteractive
 from ranvier.services.accounts.whois import look_up_whois
 from ranvier.services.devices.devices import Devices
 from ranvier.services.oauth.addresses import ACCOUNT
 from ranvier.services.sso.providers import Providers
+from ranvier.services.sweeping import Sweeper
 from ranvier.store.database import Database
 
 
@@ -154,7 +155,7 @@ def compose_accounts(
             ),
             Fallback(ports.config.name, accounts.uia, _login_offer(ports.config, providers, None)),
         ],
-        workers=[accounts.last_seen, Sweeper(ports.db, ports.clock)],
+        workers=[accounts.last_seen, Sweeper("expired tokens", ports.db, ports.clock, sweep)],
     )
 
 

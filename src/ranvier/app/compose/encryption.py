@@ -16,13 +16,17 @@ from ranvier.services.devices.key_backup import KeyBackups
 from ranvier.services.devices.key_signatures import KeySignatures
 from ranvier.services.devices.key_upload import KeyUploads
 from ranvier.services.devices.keys import Keys
+from ranvier.services.devices.list_requests import BringLists
 from ranvier.services.devices.remote import RemoteKeyServers
-from ranvier.services.devices.repetitions import RequestForgetter
+from ranvier.services.devices.repetitions import forget_requests
 from ranvier.services.devices.to_device import ToDevice
+from ranvier.services.sweeping import Sweeper
 
 
-def compose_encryption(foundation: Foundation, uia: UserInteractive, remote: RemoteKeyServers) -> Composed:
-    """`remote` asks other servers for keys of their users."""
+def compose_encryption(
+    foundation: Foundation, uia: UserInteractive, remote: RemoteKeyServers, bring_lists: BringLists
+) -> Composed:
+    """`remote` asks other servers for keys of their users; `bring_lists` for lists of devices that are kept."""
     ports, interner = foundation.ports, foundation.interner
     db, clock = ports.db, ports.clock
     backups = KeyBackups(db)
@@ -30,7 +34,7 @@ def compose_encryption(foundation: Foundation, uia: UserInteractive, remote: Rem
         endpoints=[
             KeyEndpoints(
                 KeyUploads(db),
-                Keys(db, interner, clock, remote),
+                Keys(db, interner, clock, remote, bring_lists),
                 KeyClaims(db, interner, clock, remote),
                 DeviceListChanges(db, interner),
             ),
@@ -40,5 +44,5 @@ def compose_encryption(foundation: Foundation, uia: UserInteractive, remote: Rem
             KeyBackupKeys(backups),
             DehydratedDeviceEndpoints(DehydratedDevices(db, clock)),
         ],
-        workers=[RequestForgetter(db, clock)],
+        workers=[Sweeper("repeated to-device requests", db, clock, forget_requests)],
     )

@@ -26,7 +26,7 @@ from ranvier.services.federation.inbound import (
     EduHandlers,
     Inbound,
     TransactionAnswers,
-    TransactionSweeper,
+    forget_answers,
 )
 from ranvier.services.federation.own_keys import Notary, OwnKeys
 from ranvier.services.federation.room_queues import RoomQueues
@@ -46,6 +46,7 @@ from ranvier.services.rooms.outliers import Outliers
 from ranvier.services.rooms.past import Past
 from ranvier.services.rooms.policy_servers import PolicyServers
 from ranvier.services.rooms.receiving import Receiving
+from ranvier.services.sweeping import Sweeper
 
 
 class Remote(msgspec.Struct, frozen=True):
@@ -68,6 +69,7 @@ class Intake(msgspec.Struct, frozen=True):
     queues: RoomQueues
     backfilling: Backfilling
     claimed: ClaimedStates
+    receiving: Receiving
 
 
 def lay_remote(foundation: Foundation) -> Remote:
@@ -97,7 +99,15 @@ def lay_intake(foundation: Foundation, remote: Remote) -> Intake:
     past = Past(db, interner, nodes, outliers, clock)
     backfilling = Backfilling(db, interner, missing, receiving, past, clock)
     return Intake(
-        checking, missing, outliers, admission, policies, RoomQueues(receiving), backfilling, claimed
+        checking,
+        missing,
+        outliers,
+        admission,
+        policies,
+        RoomQueues(receiving, clock),
+        backfilling,
+        claimed,
+        receiving,
     )
 
 
@@ -117,7 +127,7 @@ def compose_federation(
     inbound = Inbound(db, answers, gate, intake.queues, withdrawals, handlers)
     return Composed(
         endpoints=[Keys(own_keys, notary, clock), Version(), Transactions(inbound)],
-        workers=[TransactionSweeper(db, clock)],
+        workers=[Sweeper("transaction-sweeper", db, clock, forget_answers)],
     )
 
 

@@ -17,7 +17,7 @@ from ranvier.historical.federation_2014.passing import Passing, Subscriptions
 from ranvier.historical.federation_2014.peers import Peers
 from ranvier.historical.federation_2014.serving import Serving
 from ranvier.historical.federation_2014.showing import Showing
-from ranvier.historical.federation_2014.transactions import ReceivedSweeper, Transactions
+from ranvier.historical.federation_2014.transactions import Transactions, forget_answers
 from ranvier.services.accounts.profiles import FetchProfile, Profiles
 from ranvier.services.ephemeral.typing import Typing
 from ranvier.services.federation.edus import PresenceEdus
@@ -27,6 +27,7 @@ from ranvier.services.rooms.elsewhere import Elsewhere
 from ranvier.services.rooms.history import FillGap
 from ranvier.services.rooms.remote import RemoteRooms
 from ranvier.services.rooms.wholeness import Wholeness
+from ranvier.services.sweeping import Sweeper
 
 
 class OtherServers(msgspec.Struct, frozen=True):
@@ -94,7 +95,7 @@ def lay_federation_2014(
             workers=[
                 Sending(outgoing, peers),
                 Passing(db, interner, showing, outgoing, subscriptions, peers, clock),
-                ReceivedSweeper(db, clock),
+                Sweeper("federation-2014-sweeper", db, clock, forget_answers),
             ],
         ),
     )

@@ -27,9 +27,10 @@ from ranvier.services.oauth.linking import Linking
 from ranvier.services.oauth.recovering import Recovering
 from ranvier.services.oauth.revoking import Revoking
 from ranvier.services.oauth.signing_up import SigningUp
-from ranvier.services.oauth.sweeping import OAuthSweeper
+from ranvier.services.oauth.sweeping import sweep_oauth
 from ranvier.services.oauth.tokens import OAuthTokens
 from ranvier.services.sso.providers import Providers
+from ranvier.services.sweeping import Sweeper
 
 
 def compose_oauth(
@@ -66,11 +67,11 @@ def compose_oauth(
             ),
             ContactsPage(
                 pages,
-                OwnContacts(Threepids(ports.db, ports.clock), accounts.validations, ports.randomness),
+                OwnContacts(Threepids(ports.db, ports.clock), accounts.validations),
                 addresses,
             ),
         ],
-        workers=[OAuthSweeper(ports.db, ports.clock)],
+        workers=[Sweeper("expired OAuth codes", ports.db, ports.clock, sweep_oauth)],
     )
 
 
@@ -110,9 +111,9 @@ def _signing(
         registration = Registration(
             policy, accounts.creation, accounts.uia, accounts.passwords, accounts.drafts, ports.randomness
         )
-        signing_up = SigningUp(policy, registration, validations, browsers, ports.randomness)
+        signing_up = SigningUp(policy, registration, validations, browsers)
         found.append(SignUpPage(pages, browsers, signing_up, addresses, offer))
     if by_password and validations is not None:
         change = PasswordChange(ports.db, accounts.uia, accounts.passwords, ((EMAIL_IDENTITY,),))
-        found.append(ForgotPage(pages, Recovering(validations, change, ports.randomness), addresses))
+        found.append(ForgotPage(pages, Recovering(validations, change), addresses))
     return found

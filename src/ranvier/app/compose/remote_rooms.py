@@ -22,6 +22,7 @@ from ranvier.http.federation.user_keys import UserKeys
 from ranvier.services.accounts.profiles import FetchProfile, Profiles
 from ranvier.services.devices.claims import KeyClaims
 from ranvier.services.devices.for_servers import KeysForServers
+from ranvier.services.devices.list_requests import ListRequests
 from ranvier.services.devices.remote_requests import RemoteKeyRequests
 from ranvier.services.devices.resync import DeviceListResync
 from ranvier.services.federation.admissions import Admissions, Doorkeeper
@@ -75,11 +76,13 @@ def lay_remote_rooms(foundation: Foundation, remote: Remote, intake: Intake) -> 
             store,
             intake.admission,
             intake.outliers,
+            intake.receiving.receive_checked,
             omits_members=ports.config.federation.partial_joins,
         ),
         RemoteKnocking(handshake, elsewhere, intake.checking),
         RemoteLeaving(handshake, elsewhere, author),
         RemoteInviting(db, interner, foundation.timeline, remote.requests, relaying),
+        intake.queues.settle,
     )
 
 
@@ -89,6 +92,7 @@ def compose_remote_rooms(
     intake: Intake,
     fetch_profile: FetchProfile,
     bridges: Bridges,
+    lists: ListRequests,
 ) -> Composed:
     """What other servers ask of our rooms."""
     ports = foundation.ports
@@ -123,7 +127,7 @@ def compose_remote_rooms(
     remote.standings.subscribe(outbound.wake)
     watch_outbound(ports.registry, outbound)
     tells_names = ports.config.federation.share_device_names
-    resync = DeviceListResync(db, interner, remote.requests, clock)
+    resync = DeviceListResync(db, interner, lists, clock)
     remote.standings.subscribe(resync.wake)
     serving = Serving(server, db, clock, nodes, gate, sights, Wholeness(db, clock))
     inviting = RemoteInviting(db, interner, foundation.timeline, remote.requests, relaying)

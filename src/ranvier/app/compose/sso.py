@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from ranvier.app.compose.accounts import Accounts
 from ranvier.app.compose.foundation import Composed, Foundation, Ports
 from ranvier.app.config import Config, SsoProviderConfig
-from ranvier.http.client.fallback import LOGIN_PATH
 from ranvier.http.client.rendezvous import JsonRendezvous, TextRendezvous
 from ranvier.http.client.sso_confirmation import SsoConfirmation
 from ranvier.http.client.sso_login_redirect import SsoLoginRedirect
@@ -29,9 +28,6 @@ from ranvier.services.sso.providers import (
 from ranvier.services.sso.signing_in import Door, SigningIn
 from ranvier.services.sso.upstream import Upstream
 from ranvier.services.sso.visits import Visits
-
-_OWN_PLACES = (CONTINUE, LOGIN_PATH)
-"""Pages of this server that take a login token for the person who looks at them."""
 
 
 def lay_providers(config: Config) -> Providers:
@@ -81,7 +77,8 @@ def _sign_in(
         Admitting(ports.db, policy, accounts.creation),
         confirming,
         LoginTokens(ports.db, ports.clock, ports.randomness, accounts.uia),
-        [*ports.config.sso.trusted_redirects, *(public_base_url.rstrip("/") + one for one in _OWN_PLACES)],
+        # Our own page takes the token only of the browser that it sent away.
+        [*ports.config.sso.trusted_redirects, public_base_url.rstrip("/") + CONTINUE],
     )
     return [
         SsoLoginRedirect(ports.config.name, providers, signing_in, pages),

@@ -183,11 +183,11 @@ async def _ask_peer(instruments: Instruments, peer: ServerName) -> AsyncIterator
 
 def _compare_clocks(instruments: Instruments, peer: ServerName, response: HttpResponse) -> Finding | None:
     try:
-        theirs = parsedate_to_datetime(response.headers["date"])
-    except (KeyError, ValueError):
+        theirs = parsedate_to_datetime(response.headers["date"]).astimezone(UTC)
+    except (KeyError, ValueError, OverflowError):
         return None
     ours = datetime.fromtimestamp(instruments.clock.now_ms() / 1000, UTC)
-    ahead_s = round((ours - theirs.astimezone(UTC)).total_seconds())
+    ahead_s = round((ours - theirs).total_seconds())
     if abs(ahead_s) <= CLOCK_OFF_S:
         return fine(f"clock: as that of {peer}")
     where = "ahead of" if ahead_s > 0 else "behind"
@@ -205,10 +205,10 @@ def _judge_notary(
             documents = None
     if not isinstance(documents, list):
         return note(f"{peer} does not tell whether it reaches this server: it answered {response.status}")
-    for document in documents:
+    for document in (one for one in documents if isinstance(one, dict)):
         try:
             keys = check_key_document(document, instruments.config.name, instruments.clock.now_ms())
-        except (ProtocolFault, AttributeError):
+        except ProtocolFault:
             continue
         if not _is_ours(instruments, keys):
             return fault(

@@ -6,6 +6,7 @@ from functools import partial
 import click
 
 from ranvier.app.build import SetupFault, open_network, read_signing_keys
+from ranvier.app.commands import shown
 from ranvier.app.config import Config
 from ranvier.app.doctor.calls import examine_calls
 from ranvier.app.doctor.clients import examine_clients
@@ -50,7 +51,7 @@ async def print_findings(config: Config, peers: Sequence[ServerName]) -> bool:
         is_well = True
         async for finding in examine(instruments, peers):
             is_well = is_well and finding.level is not Level.FAULT
-            click.echo(f"{finding.level.value:<6}{finding.text}")
+            click.echo(f"{finding.level.value:<6}{shown(finding.text)}")
         return is_well
     finally:
         await network.close()

@@ -113,6 +113,9 @@ class BridgedRooms:
     ) -> EventID:
         return await self._rest.join_through(user_id, room_id, servers, content)
 
+    async def settle(self, room_id: RoomID) -> bool:
+        return await self._rest.settle(room_id)
+
     async def knock(
         self, user_id: UserID, room_id: RoomID, servers: Sequence[ServerName], content: JsonObject
     ) -> EventID:

@@ -20,7 +20,7 @@ from ranvier.historical.federation_2014.peers import Peers
 from ranvier.io.clock import Clock
 from ranvier.io.ports import RemoteFault
 from ranvier.services.remote.flights import Flights
-from ranvier.store.database import Database, ReadTxn
+from ranvier.store.database import Database, ReadTxn, WriteTxn
 from ranvier.store.tables import historical_transactions as transactions
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,6 @@ MAX_PDUS: Final = 1_000
 MAX_EDUS: Final = 1_000
 
 KEPT_MS: Final = 7 * 24 * 3_600_000
-SWEEP_EVERY_S: Final = 3_600.0
 
 
 class Envelope(msgspec.Struct, frozen=True):
@@ -130,19 +129,9 @@ class Transactions:
         await admit_all(self._admitting, pulled)
 
 
-class ReceivedSweeper:
-    """The worker that forgets old answers."""
-
-    name = "federation-2014-sweeper"
-
-    def __init__(self, db: Database, clock: Clock) -> None:
-        self._db = db
-        self._clock = clock
-
-    async def run(self) -> None:
-        while True:
-            await self._db.write(transactions.forget_received, self._clock.now_ms() - KEPT_MS)
-            await self._clock.sleep(SWEEP_EVERY_S)
+def forget_answers(txn: WriteTxn, now_ms: int) -> None:
+    """Transactions that came so long ago do not come again."""
+    transactions.forget_received(txn, now_ms - KEPT_MS)
 
 
 def _find_last_before_gap(txn: ReadTxn, origin: str, prev_ids: list[str]) -> str | None:

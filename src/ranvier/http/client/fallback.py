@@ -18,7 +18,7 @@ from ranvier.http.responses import Response
 from ranvier.http.web_pages import MAX_FORM_BYTES, html_page, load_template, parse_form
 from ranvier.services.accounts.uia import DUMMY, PASSWORD, REGISTRATION_TOKEN, UserInteractive
 
-LOGIN_PATH: Final = "/_matrix/static/client/login"
+_LOGIN: Final = "/_matrix/static/client/login"
 _FALLBACK: Final = "/_matrix/client/v3/auth/{authType}/fallback/web"
 
 
@@ -54,8 +54,8 @@ class Fallback:
 
     @endpoint(
         "GET",
-        LOGIN_PATH,
-        f"{LOGIN_PATH}/",
+        _LOGIN,
+        f"{_LOGIN}/",
         operation="loginFallback",
         auth=Auth.NONE,
     )

@@ -127,6 +127,12 @@ class EmailValidations:
             await self._send(mail)
         return begun.sid
 
+    async def begin_here(self, address: str, purpose: Purpose) -> Credentials:
+        """`begin` for a page of this server; what it shows of the session later. Raises: as `begin`."""
+        secret = self._randomness.token()
+        wish = EmailWish(client_secret=secret, email=address, send_attempt=1)
+        return Credentials(await self.begin(wish, purpose), secret)
+
     async def confirm(self, credentials: Credentials, token: str) -> str | None:
         """The token arrived: the address is proved; where the user wants to go then.
 

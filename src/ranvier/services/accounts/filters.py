@@ -3,20 +3,14 @@
 Spec: client-server API, "Filtering".
 """
 
-from collections import OrderedDict
-from typing import Final
-
 from ranvier.core.canonical_json import JsonObject, encode
 from ranvier.core.errors import NotFound
-from ranvier.core.filters import Filter, parse_filter
+from ranvier.core.filters import parse_filter
 from ranvier.core.identifiers import UserID
 from ranvier.services.accounts.account_data import check_own
 from ranvier.services.requester import Requester
 from ranvier.store.database import Database
 from ranvier.store.tables.filters import find_filter, upsert_filter
-
-MAX_REMEMBERED: Final = 10_000
-"""Filters in memory. They never change, so they are never stale."""
 
 
 class Filters:
@@ -24,7 +18,6 @@ class Filters:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._parsed: OrderedDict[tuple[int, str], Filter] = OrderedDict()
 
     async def define(self, requester: Requester, user_id: UserID, body: JsonObject) -> str:
         """Store a filter; its id, the same for the same filter.
@@ -40,18 +33,6 @@ class Filters:
         """The filter as it was given, JSON. Raises: Forbidden, NotFound."""
         check_own(requester, user_id)
         return await self._find(requester.user_nid, filter_id)
-
-    async def get_parsed(self, user_nid: int, filter_id: str) -> Filter:
-        """For /sync and whoever else is given the id. Raises: NotFound."""
-        key = user_nid, filter_id
-        parsed = self._parsed.get(key)
-        if parsed is None:
-            parsed = self._parsed[key] = parse_filter(await self._find(user_nid, filter_id))
-            if len(self._parsed) > MAX_REMEMBERED:
-                self._parsed.popitem(last=False)
-        else:
-            self._parsed.move_to_end(key)
-        return parsed
 
     async def _find(self, user_nid: int, filter_id: str) -> bytes:
         is_number = filter_id.isascii() and filter_id.isdigit() and len(filter_id) < 20

@@ -2,8 +2,8 @@
 
 from ranvier.services.requester import Requester
 from ranvier.store.database import Database, WriteTxn
-from ranvier.store.tables.browser_sessions import delete_browsers_of_user
 from ranvier.store.tables.devices import delete_devices, find_device, list_devices
+from ranvier.store.tables.passing_tokens import delete_passing_tokens_of_user
 from ranvier.store.tables.tokens import delete_token, delete_tokens_issued_by, delete_tokens_of_user
 
 
@@ -29,10 +29,10 @@ def _end(txn: WriteTxn, requester: Requester) -> None:
 
 
 def end_all_sessions(txn: WriteTxn, user_nid: int) -> None:
-    """Delete every device and every token of a user, those with which the user acts as others included; sign out
-    browsers, too.
+    """Delete every device and every token of a user, those with which the user acts as others included, and what
+    sessions might still come of; sign out browsers, too.
     """
     delete_devices(txn, list_devices(txn, user_nid))
     delete_tokens_of_user(txn, user_nid)
     delete_tokens_issued_by(txn, user_nid)
-    delete_browsers_of_user(txn, user_nid)
+    delete_passing_tokens_of_user(txn, user_nid)

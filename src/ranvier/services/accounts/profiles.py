@@ -36,7 +36,6 @@ MAX_AVATAR_URL_CHARS: Final = 1000
 
 DISPLAYNAME: Final = "displayname"
 AVATAR_URL: Final = "avatar_url"
-TIMEZONE: Final = "m.tz"
 
 # Appendices, "Common Namespaced Identifier Grammar".
 _KEY: Final = re.compile(r"[a-z][a-z0-9._-]*")

@@ -20,7 +20,6 @@ from ranvier.store.tables.key_backup import BackedUpSession, BackupVersion, Name
 
 PAGE_SIZE: Final = 500
 """Keys that are in memory at a time, of a backup that is read as a whole: about half a megabyte."""
-MAX_ALGORITHM_CHARS: Final = 255
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_SAFE_INTEGER)]
 

@@ -36,9 +36,6 @@ MAX_ONE_TIME_KEYS: Final = 1000
 MAX_FALLBACK_KEYS: Final = 20
 """Of one device, each of another algorithm."""
 
-OneTimeKeys = Mapping[str, str | JsonObject]
-"""algorithm:key_id -> key, as uploaded."""
-
 
 class KeyUpload(msgspec.Struct, frozen=True, kw_only=True):
     """What a client sends; every part may be left out."""

@@ -13,6 +13,7 @@ from ranvier.core.canonical_json import JsonObject, encode
 from ranvier.core.encryption_keys import SignaturesByUser, show_key
 from ranvier.core.identifiers import DeviceID, ServerName, UserID, server_of
 from ranvier.io.clock import Clock
+from ranvier.services.devices.list_requests import BringLists
 from ranvier.services.devices.remote import (
     DEFAULT_TIMEOUT_MS,
     MAX_ANSWER_BYTES,
@@ -76,11 +77,19 @@ class _Device(msgspec.Struct, frozen=True):
 class Keys:
     """Answers queries of this server's clients."""
 
-    def __init__(self, db: Database, interner: Interner, clock: Clock, remote: RemoteKeyServers) -> None:
+    def __init__(
+        self,
+        db: Database,
+        interner: Interner,
+        clock: Clock,
+        remote: RemoteKeyServers,
+        bring_lists: BringLists,
+    ) -> None:
         self._db = db
         self._interner = interner
         self._clock = clock
         self._remote = remote
+        self._bring_lists = bring_lists
 
     async def query(
         self, requester: Requester, wanted: Wanted, timeout_ms: int = DEFAULT_TIMEOUT_MS
@@ -88,7 +97,7 @@ class Keys:
         """The keys of users, as far as the requester may see them and their servers can be reached.
 
         Cost: one read; a request to each server whose users' devices are not known here. Those who share a room
-        with this server are known from then on: one write.
+        with this server are known from then on: one write, and for few users of a server these are the requests.
         """
         wanted, spared, size = await self._db.read(_fit, self._interner, wanted)
         found, unknown, strangers = await self._db.read(_read, self._interner, wanted, requester)
@@ -97,7 +106,11 @@ class Keys:
         allowance = Allowance(MAX_ANSWER_BYTES - size)
 
         async def ask(server: ServerName, asked: Wanted) -> KeysFound:
-            part = _told(asked, await self._remote.query_keys(server, asked))
+            part, left = KeysFound({}, {}, {}, {}), asked
+            if await self._bring_lists(list(asked)):
+                part, left = await self._db.read(read_keys, self._interner, asked, requester)
+            if left:
+                _add(part, _told(left, await self._remote.query_keys(server, left)))
             allowance.spend(server, _size(part))
             return part
 

@@ -45,7 +45,6 @@ MAX_AT_A_TIME: Final = 4
 KEPT_MS: Final = 24 * 3_600_000
 """How long the answer to a transaction is kept for a server that did not get it."""
 
-SWEEP_EVERY_S: Final = 3_600.0
 
 EduHandler = Callable[[ServerName, Any], Awaitable[None]]
 """Takes one kind of EDU from a server. What it names belongs to that server, and was checked for shape alone:
@@ -203,19 +202,9 @@ class Inbound:
         return _Sorted(by_room, elsewhere, refused)
 
 
-class TransactionSweeper:
-    """The worker that forgets old answers."""
-
-    name = "transaction-sweeper"
-
-    def __init__(self, db: Database, clock: Clock) -> None:
-        self._db = db
-        self._clock = clock
-
-    async def run(self) -> None:
-        while True:
-            await self._db.write(received_transactions.delete_received, self._clock.now_ms() - KEPT_MS)
-            await self._clock.sleep(SWEEP_EVERY_S)
+def forget_answers(txn: WriteTxn, now_ms: int) -> None:
+    """Transactions that came so long ago do not come again."""
+    received_transactions.delete_received(txn, now_ms - KEPT_MS)
 
 
 def _parse(origin: ServerName, raw: msgspec.Raw) -> JsonObject | None:

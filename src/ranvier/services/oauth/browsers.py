@@ -35,8 +35,6 @@ from ranvier.store.tables.tokens import hash_token
 LIFETIME_MS: Final = 14 * 24 * 3_600_000
 FRESH_MS: Final = 10 * 60_000
 """For so long a proof is good for what cannot be undone."""
-KEY_CHARS: Final = 43
-"""Of 32 octets in base64."""
 
 
 class Person(msgspec.Struct, frozen=True):

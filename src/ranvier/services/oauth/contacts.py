@@ -6,14 +6,7 @@ Spec: client-server API, "Adding Account Administrative Contact Information": wh
 from collections.abc import Sequence
 
 from ranvier.core.errors import ThreepidMediumNotSupported
-from ranvier.io.randomness import Randomness
-from ranvier.services.accounts.email_validation import (
-    EMAIL,
-    Credentials,
-    EmailValidations,
-    EmailWish,
-    Purpose,
-)
+from ranvier.services.accounts.email_validation import EMAIL, Credentials, EmailValidations, Purpose
 from ranvier.services.accounts.threepids import Threepids
 from ranvier.services.oauth.browsers import Person
 
@@ -21,13 +14,10 @@ from ranvier.services.oauth.browsers import Person
 class OwnContacts:
     """Lists, proves and forgets them. Whether the person proved lately who they are is the caller's affair."""
 
-    def __init__(
-        self, threepids: Threepids, validations: EmailValidations | None, randomness: Randomness
-    ) -> None:
+    def __init__(self, threepids: Threepids, validations: EmailValidations | None) -> None:
         """`validations`: None where no mail is sent."""
         self._threepids = threepids
         self._validations = validations
-        self._randomness = randomness
 
     @property
     def can_add(self) -> bool:
@@ -41,9 +31,7 @@ class OwnContacts:
         """Raises: InvalidParam, LimitExceeded, ThreepidInUse, Unavailable; ThreepidMediumNotSupported."""
         if self._validations is None:
             raise ThreepidMediumNotSupported("This server sends no mail.")
-        secret = self._randomness.token()
-        wish = EmailWish(client_secret=secret, email=address, send_attempt=1)
-        return Credentials(await self._validations.begin(wish, Purpose.ADD), secret)
+        return await self._validations.begin_here(address, Purpose.ADD)
 
     async def add(self, person: Person, credentials: Credentials) -> None:
         """Raises: ThreepidAuthFailed: the link was not opened; ThreepidInUse."""

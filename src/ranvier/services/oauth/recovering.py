@@ -4,8 +4,7 @@ import msgspec
 
 from ranvier.core.canonical_json import JsonObject
 from ranvier.core.errors import Forbidden, UiaRequired
-from ranvier.io.randomness import Randomness
-from ranvier.services.accounts.email_validation import Credentials, EmailValidations, EmailWish, Purpose
+from ranvier.services.accounts.email_validation import Credentials, EmailValidations, Purpose
 from ranvier.services.accounts.password_change import PasswordChange
 from ranvier.services.accounts.uia import EMAIL_IDENTITY
 
@@ -13,18 +12,13 @@ from ranvier.services.accounts.uia import EMAIL_IDENTITY
 class Recovering:
     """Sends the mail, then sets the password."""
 
-    def __init__(
-        self, validations: EmailValidations, passwords: PasswordChange, randomness: Randomness
-    ) -> None:
+    def __init__(self, validations: EmailValidations, passwords: PasswordChange) -> None:
         self._validations = validations
         self._passwords = passwords
-        self._randomness = randomness
 
     async def send_mail(self, address: str) -> Credentials:
         """The same for addresses that nobody has. Raises: InvalidParam, LimitExceeded, Unavailable."""
-        secret = self._randomness.token()
-        wish = EmailWish(client_secret=secret, email=address, send_attempt=1)
-        return Credentials(await self._validations.begin(wish, Purpose.RESET), secret)
+        return await self._validations.begin_here(address, Purpose.RESET)
 
     async def set_password(self, credentials: Credentials, password: str) -> None:
         """Every device and browser is signed out.

@@ -7,8 +7,7 @@ import msgspec
 
 from ranvier.core.canonical_json import JsonObject
 from ranvier.core.errors import Forbidden, ThreepidDenied, UiaRequired
-from ranvier.io.randomness import Randomness
-from ranvier.services.accounts.email_validation import Credentials, EmailValidations, EmailWish, Purpose
+from ranvier.services.accounts.email_validation import Credentials, EmailValidations, Purpose
 from ranvier.services.accounts.registration import Registration, RegistrationPolicy, RegistrationWish
 from ranvier.services.accounts.uia import EMAIL_IDENTITY, REGISTRATION_TOKEN
 from ranvier.services.oauth.browsers import Browsers
@@ -32,13 +31,11 @@ class SigningUp:
         registration: Registration,
         validations: EmailValidations | None,
         browsers: Browsers,
-        randomness: Randomness,
     ) -> None:
         self._flow = policy.flows[0]
         self._registration = registration
         self._validations = validations
         self._browsers = browsers
-        self._randomness = randomness
         self.is_open = policy.mode != "closed"
         self.needs_token = REGISTRATION_TOKEN in self._flow
         self.needs_email = EMAIL_IDENTITY in self._flow
@@ -50,9 +47,7 @@ class SigningUp:
         """
         if self._validations is None or not self.is_open or not self.needs_email:
             raise ThreepidDenied("Nobody needs an address to sign up here.")
-        secret = self._randomness.token()
-        wish = EmailWish(client_secret=secret, email=address, send_attempt=1)
-        return Credentials(await self._validations.begin(wish, Purpose.REGISTER), secret)
+        return await self._validations.begin_here(address, Purpose.REGISTER)
 
     async def check_name(self, username: str) -> None:
         """Raises: UserInUse, InvalidUsername, ExclusiveNamespace; Forbidden where registration is closed."""

@@ -2,32 +2,15 @@
 
 from typing import Final
 
-from ranvier.io.clock import Clock
-from ranvier.store.database import Database, WriteTxn
+from ranvier.store.database import WriteTxn
 from ranvier.store.tables.browser_sessions import delete_expired_browsers
 from ranvier.store.tables.oauth_clients import delete_unused_oauth_clients
 from ranvier.store.tables.oauth_codes import delete_codes
 from ranvier.store.tables.oauth_device_codes import delete_device_codes
 
-INTERVAL_S: Final = 3600.0
 KEPT_MS: Final = 3_600_000
 """For so long an expired code is known: a second use of it still ends its session."""
 UNUSED_CLIENT_MS: Final = 7 * 24 * 3_600_000
-
-
-class OAuthSweeper:
-    """Sweeps once an hour. Nothing depends on it: whoever reads checks the time, too."""
-
-    name = "expired OAuth codes"
-
-    def __init__(self, db: Database, clock: Clock) -> None:
-        self._db = db
-        self._clock = clock
-
-    async def run(self) -> None:
-        while True:
-            await self._clock.sleep(INTERVAL_S)
-            await self._db.write(sweep_oauth, self._clock.now_ms())
 
 
 def sweep_oauth(txn: WriteTxn, now_ms: int) -> None:

@@ -31,6 +31,7 @@ CREATE TABLE jobs (
     UNIQUE (kind, dedupe_key)
 );
 CREATE INDEX jobs_by_time ON jobs (kind, run_ms);
+CREATE INDEX jobs_by_lease ON jobs (lease) WHERE lease IS NOT NULL;
 
 CREATE TABLE reports (
     report_nid {int} PRIMARY KEY, -- a position

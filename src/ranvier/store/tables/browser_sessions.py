@@ -35,7 +35,6 @@ _BOUND: Final = """
     )
 """
 _DELETE: Final = "DELETE FROM browser_sessions WHERE session_hash = :session_hash"
-_DELETE_OF_USER: Final = "DELETE FROM browser_sessions WHERE user_nid = :user_nid"
 _DELETE_EXPIRED: Final = "DELETE FROM browser_sessions WHERE expires_ms <= :now_ms"
 
 
@@ -57,10 +56,6 @@ def find_browser(txn: ReadTxn, session_hash: bytes, now_ms: int) -> Browser | No
 
 def delete_browser(txn: WriteTxn, session_hash: bytes) -> None:
     txn.execute(_DELETE, session_hash=session_hash)
-
-
-def delete_browsers_of_user(txn: WriteTxn, user_nid: int) -> None:
-    txn.execute(_DELETE_OF_USER, user_nid=user_nid)
 
 
 def delete_expired_browsers(txn: WriteTxn, now_ms: int) -> int:

@@ -81,7 +81,9 @@ _NEWEST: Final = """
     SELECT position, user_nid, device_id FROM device_list_changes
     WHERE user_nid = :user_nid AND device_id IS NOT NULL ORDER BY position DESC LIMIT 1
 """
-_HAS_CHANGES: Final = "SELECT 1 FROM device_list_changes WHERE position > :since LIMIT 1"
+_HAS_CHANGES: Final = (
+    "SELECT 1 FROM device_list_changes WHERE position > :since AND position <= :upto LIMIT 1"
+)
 _PRUNE: Final = """
     DELETE FROM device_list_changes
     WHERE user_nid IN (:user_nids[]) AND position <= :told AND (device_id IS NULL OR position < (
@@ -133,6 +135,12 @@ _LIST_STALE: Final = """
     WHERE r.needs_resync = 1 AND r.retry_ms > :after_ms AND r.retry_ms <= :upto_ms
         AND u.server_nid NOT IN (:busy[])
     ORDER BY r.retry_ms LIMIT :limit
+"""
+_LIST_DUE: Final = """
+    SELECT r.user_nid, u.server_nid, r.heard, r.failures
+    FROM remote_device_lists r JOIN users u ON u.user_nid = r.user_nid
+    WHERE r.user_nid IN (:user_nids[]) AND r.needs_resync = 1
+        AND (r.retry_ms <= :now_ms OR r.retry_ms > :latest_ms)
 """
 _FOREVER_MS: Final = 2**62
 _NEXT_RETRY: Final = (
@@ -201,9 +209,9 @@ def list_device_changes(txn: ReadTxn, since: int, up_to: int, limit: int) -> lis
     return [DeviceChange(*row) for row in txn.all(_CHANGES, since=since, up_to=up_to, limit=limit)]
 
 
-def has_device_changes(txn: ReadTxn, since: int) -> bool:
-    """Whether there is any after a position."""
-    return txn.value(_HAS_CHANGES, since=since) is not None
+def has_device_changes(txn: ReadTxn, since: int, upto: int) -> bool:
+    """Whether there is any after one position and up to another."""
+    return txn.value(_HAS_CHANGES, since=since, upto=upto) is not None
 
 
 def find_previous_change(txn: ReadTxn, user_nid: int, before: int) -> int | None:
@@ -328,6 +336,16 @@ def list_stale(txn: ReadTxn, now_ms: int, latest_ms: int, busy: Collection[int],
     due = txn.all(_LIST_STALE, after_ms=-1, upto_ms=now_ms, busy=[0, *busy], limit=limit)
     lost = txn.all(_LIST_STALE, after_ms=latest_ms, upto_ms=_FOREVER_MS, busy=[0, *busy], limit=limit)
     return [Resync(*row) for row in (*due, *lost)][:limit]
+
+
+def list_due(txn: ReadTxn, user_nids: Collection[int], now_ms: int, latest_ms: int) -> list[Resync]:
+    """Of the lists of these users what is to be asked for now: see `list_stale`."""
+    nids = list(user_nids)
+    return [
+        Resync(*row)
+        for batch in in_batches(nids)
+        for row in txn.all(_LIST_DUE, user_nids=batch, now_ms=now_ms, latest_ms=latest_ms)
+    ]
 
 
 def find_next_retry_ms(txn: ReadTxn, now_ms: int) -> int | None:
