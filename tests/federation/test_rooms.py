@@ -7,7 +7,12 @@ from typing import Any
 import orjson
 import pytest
 
-from ranvier.core.identifiers import EventID, RoomID
+from ranvier.app.config import FederationConfig
+from ranvier.core.identifiers import EventID, RoomID, ServerName
+from ranvier.services.federation import room_queues
+from ranvier.services.federation.room_queues import RoomQueues
+from ranvier.services.rooms.checking import RoomRef
+from ranvier.services.rooms.receiving import Receiving
 from ranvier.store.tables import events, rooms
 
 from ..http.client import segment
@@ -226,6 +231,55 @@ async def test_restricted_join(users: tuple[User, User], version: str) -> None:
     assert await membership(alice, room_id, bob.user_id) == "join"
     await say(bob, room_id, "let in")
     await reads(alice, room_id, "let in")
+
+
+@pytest.mark.parametrize("is_quick", [True, False], ids=["taken at once", "taken late"])
+async def test_a_join_waits_for_what_has_come(
+    network: Network, monkeypatch: pytest.MonkeyPatch, is_quick: bool
+) -> None:
+    """That a local user may vouch has come, if it is not taken yet: the join waits for that, but not for long."""
+    has_come, may_be_taken = asyncio.Event(), asyncio.Event()
+    receive, settle = Receiving.receive, RoomQueues.settle
+
+    async def receive_late(self: Receiving, origin: ServerName, room: RoomRef, sent: Any) -> Any:
+        if any(event["type"] == "m.room.power_levels" for event in sent):
+            has_come.set()
+            await may_be_taken.wait()
+        return await receive(self, origin, room, sent)
+
+    async def let_go(self: RoomQueues, room: RoomID) -> bool:
+        if is_quick:
+            may_be_taken.set()
+        return await settle(self, room)
+
+    monkeypatch.setattr(Receiving, "receive", receive_late)
+    monkeypatch.setattr(RoomQueues, "settle", let_go)
+    monkeypatch.setattr(room_queues, "MAX_SETTLE_S", 60.0 if is_quick else 0.01)
+    one = await network.server("one")
+    two = await network.server("two", federation=FederationConfig(partial_joins=False))
+    alice, bob, carol = await one.register("alice"), await two.register("bob"), await two.register("carol")
+    space = await create_room(alice, "11", preset="public_chat")
+    allow = [{"type": "m.room_membership", "room_id": space}]
+    rules = {"type": "m.room.join_rules", "content": {"join_rule": "restricted", "allow": allow}}
+    room_id = await create_room(alice, "11", preset="private_chat", initial_state=[rules])
+    powers = {"invite": 50, "users": {alice.user_id: 100}}
+    path = f"/_matrix/client/v3/rooms/{segment(room_id)}/state"
+    assert (await alice.put(f"{path}/m.room.power_levels", powers)).status == 200
+    for user in (bob, carol):
+        assert (await join(user, space)).status == 200
+    assert (await join(bob, room_id)).status == 200
+    powers = {"invite": 50, "users": {alice.user_id: 100, bob.user_id: 50}}
+    assert (await alice.put(f"{path}/m.room.power_levels", powers)).status == 200
+    await has_come.wait()
+    assert (await join(carol, room_id)).status == 200
+    may_be_taken.set()
+
+    async def is_in() -> Any:
+        member = await carol.get(f"{path}/m.room.member/{segment(carol.user_id)}")
+        return member.json if member.status == 200 else None
+
+    content = await until(is_in, "the join")
+    assert content["join_authorised_via_users_server"] == (bob if is_quick else alice).user_id
 
 
 async def test_join_by_alias(users: tuple[User, User]) -> None:

@@ -6,12 +6,16 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from ranvier.store.database import ReadTxn
+from ranvier.core.room_versions import get_room_version
+from ranvier.services.rooms.writer import RoomWriters
+from ranvier.store.database import Conflict, ReadTxn
 
 from ..http.client import Answer, segment
 from ..http.homeserver import Homeserver, User
 from .agreement import differences, view_of
 from .network import Network
+from .peer import Peer
+from .test_handshakes import hand_in, make, sign
 
 C = "/_matrix/client/v3"
 
@@ -138,6 +142,85 @@ async def test_what_was_rejected_for_want_of_it_is_shown_then(rooms: Rooms) -> N
         return await rooms.has(rooms.cid, said)
 
     await rooms.until(is_there, skip_s=60)
+
+
+async def test_what_lies_before_the_entrance_and_came_late_is_told_once(rooms: Rooms) -> None:
+    """Somebody speaks behind what is long past: all up to there is fetched, before it is decided again."""
+    peer = Peer(rooms.network)
+    eve, version = peer.user("eve"), get_room_version(rooms.version)
+    answer = await make(peer, rooms.one, rooms.room_id, eve, ver=f"?ver={rooms.version}")
+    entered = sign(peer, answer, version)
+    assert (await hand_in(peer, rooms.one, entered)).status == 200
+    copy = await peer.copy(rooms.one, rooms.room_id)
+    await rooms.send(rooms.ann, "later")
+    rooms.network.cut("two", "three")
+    await rooms.join(rooms.cid)
+    assert await rooms.is_waiting()
+    aside = peer.message(copy, eve, "aside", entered)
+    for server in (rooms.one, rooms.two, rooms.three):
+        await peer.send(server, [aside])
+    await rooms.until(lambda: rooms.has(rooms.cid, aside.event_id))
+    told, since = await list_told(rooms.cid, rooms.room_id)
+    assert aside.event_id in told
+    rooms.network.heal()
+
+    async def is_decided() -> bool:
+        return not await rooms.is_waiting()
+
+    await rooms.until(is_decided, skip_s=10)
+    for event_id in copy.pdus.keys() & set(told):
+        assert await rooms.has(rooms.cid, event_id)
+    await rooms.send(rooms.cid, "now")
+    again, _ = await list_told(rooms.cid, rooms.room_id, since)
+    assert not set(told) & set(again)
+
+
+async def list_told(user: User, room_id: str, since: str | None = None) -> tuple[list[str], str]:
+    """What the room's timeline shows the user, by /sync and, behind its gap, by /messages; and the next token."""
+    answer = (await user.get(f"{C}/sync", since=since, timeout=0)).json
+    timeline = answer["rooms"]["join"][room_id]["timeline"]
+    told = [event["event_id"] for event in timeline["events"]]
+    if timeline["limited"]:
+        path = f"{C}/rooms/{segment(room_id)}/messages"
+        page = await user.get(path, dir="b", limit=100, to=since, **{"from": timeline["prev_batch"]})
+        told += [event["event_id"] for event in page.json["chunk"]]
+    return told, answer["next_batch"]
+
+
+async def test_members_who_were_written_before_a_state_that_never_took_effect_go(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if rooms.version != "12":
+        pytest.skip("it is the same in all versions")
+    rooms.network.cut("two", "three")
+    await rooms.join(rooms.cid)
+    assert await rooms.is_waiting()
+    tried = 0
+
+    async def fail(*_: object) -> None:
+        nonlocal tried
+        tried += 1
+        raise Conflict("it changes too fast")
+
+    monkeypatch.setattr(RoomWriters, "rewrite", fail)
+    rooms.network.heal()
+
+    async def list_joined() -> list[str]:
+        return sorted(
+            (await rooms.cid.get(f"{C}/rooms/{segment(rooms.room_id)}/joined_members")).json["joined"]
+        )
+
+    async def is_ahead() -> bool:
+        return rooms.bob.user_id in await list_joined()
+
+    async def is_over() -> bool:
+        return not await rooms.is_waiting()
+
+    await rooms.until(is_ahead, skip_s=30)
+    await rooms.until(is_over, skip_s=3_600)
+    assert tried
+    assert not await rooms.knows(rooms.three, rooms.bob)
+    assert await list_joined() == [rooms.ann.user_id, rooms.cid.user_id]
 
 
 async def test_a_server_that_is_gone_does_not_keep_others_out(rooms: Rooms) -> None:

@@ -9,7 +9,8 @@ import msgspec
 
 from ranvier.core.canonical_json import JsonObject
 from ranvier.core.errors import LimitExceeded, ServerFault
-from ranvier.core.identifiers import ServerName
+from ranvier.core.identifiers import RoomID, ServerName
+from ranvier.io.clock import Clock
 from ranvier.services.rooms.admission import Reasons
 from ranvier.services.rooms.checking import RoomRef
 from ranvier.services.rooms.receiving import Receiving
@@ -18,6 +19,9 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 2_000
 """Events of one room that wait; a server that sends more is told to come again."""
+
+MAX_SETTLE_S: Final = 1.0
+"""How long a user's request waits for events that have come before it."""
 
 _BUSY: Final = "This room has more events than it takes at the moment."
 
@@ -30,35 +34,50 @@ class _Batch(msgspec.Struct, eq=False):
 
 
 class _Queue:
-    __slots__ = ("batches", "count", "task")
+    __slots__ = ("batches", "count", "last", "task")
 
     def __init__(self) -> None:
         self.batches: list[_Batch] = []
         self.count = 0
+        self.last: asyncio.Future[Reasons] | None = None  # of the newest batch
         self.task: asyncio.Task[None] | None = None
 
 
 class RoomQueues:
     """The queues of rooms in which something waits."""
 
-    def __init__(self, receiving: Receiving) -> None:
+    def __init__(self, receiving: Receiving, clock: Clock) -> None:
         self._receiving = receiving
-        self._queues: dict[int, _Queue] = {}
+        self._clock = clock
+        self._queues: dict[RoomID, _Queue] = {}
 
     async def receive(self, origin: ServerName, room: RoomRef, events: Sequence[JsonObject]) -> Reasons:
         """Take events of a room when those before them are done: see `Receiving.receive`.
 
         Raises: LimitExceeded; StoreFault.
         """
-        queue = self._queues.setdefault(room.nid, _Queue())
+        queue = self._queues.setdefault(room.room_id, _Queue())
         if queue.count + len(events) > MAX_WAITING:
             raise LimitExceeded(_BUSY, retry_after_ms=5_000)
         done: asyncio.Future[Reasons] = asyncio.get_running_loop().create_future()
         queue.batches.append(_Batch(origin, room, events, done))
+        queue.last = done
         queue.count += len(events)
         if queue.task is None:
-            queue.task = asyncio.create_task(self._work(room.nid, queue))
+            queue.task = asyncio.create_task(self._work(room.room_id, queue))
         return await asyncio.shield(done)
+
+    async def settle(self, room_id: RoomID) -> bool:
+        """Wait a moment until what has come for a room is taken. False: there was nothing."""
+        queue = self._queues.get(room_id)
+        if queue is None or queue.last is None:
+            return False
+        try:
+            async with self._clock.timeout(MAX_SETTLE_S):
+                await asyncio.wait([queue.last])
+        except TimeoutError:
+            log.info("events of %s take long", room_id)
+        return True
 
     def waiting_count(self) -> int:
         """How many events wait or are being taken; for the metrics."""
@@ -68,7 +87,7 @@ class RoomQueues:
         """How many rooms have events that wait; for the metrics."""
         return len(self._queues)
 
-    async def _work(self, room_nid: int, queue: _Queue) -> None:
+    async def _work(self, room_id: RoomID, queue: _Queue) -> None:
         while queue.batches:
             batch = queue.batches.pop(0)
             reasons = await self._take(batch)
@@ -80,7 +99,7 @@ class RoomQueues:
                 batch.done.exception()  # nobody may be left to ask for it
             else:
                 batch.done.set_result(reasons)
-        del self._queues[room_nid]
+        del self._queues[room_id]
 
     async def _take(self, batch: _Batch) -> Reasons | Exception:
         """What becomes of a batch. A fault that one event brings about must not take the others along."""

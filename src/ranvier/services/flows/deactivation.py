@@ -26,7 +26,6 @@ from ranvier.store.tables.accounts import deactivate_account, find_account_by_id
 from ranvier.store.tables.jobs import Job, enqueue_job
 from ranvier.store.tables.key_backup import delete_version, find_current_version
 from ranvier.store.tables.memberships import INVITE, JOIN, KNOCK, list_rooms_of_user
-from ranvier.store.tables.passing_tokens import delete_passing_tokens_of_user
 from ranvier.store.tables.profiles import replace_profile
 from ranvier.store.tables.pushers import delete_pushers_of_user
 from ranvier.store.tables.rooms import list_rooms
@@ -99,7 +98,6 @@ def close_account(txn: WriteTxn, user_id: UserID, now_ms: int, *, erase: bool) -
     user_nid = account.user_nid
     deactivate_account(txn, user_nid, now_ms, is_erased=erase)
     end_all_sessions(txn, user_nid)
-    delete_passing_tokens_of_user(txn, user_nid)
     delete_pushers_of_user(txn, user_nid)
     was_bound = delete_threepids_of_user(txn, user_nid)
     if erase:

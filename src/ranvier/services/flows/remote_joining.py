@@ -5,7 +5,7 @@ Spec: server-server API, "Joining Rooms".
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -24,7 +24,7 @@ from ranvier.services.flows.handshake import Handshake, Made, explain, is_final
 from ranvier.services.remote.flights import Flights
 from ranvier.services.remote.keyring import KeyWanted
 from ranvier.services.remote.requests import Ask
-from ranvier.services.rooms.admission import Admission
+from ranvier.services.rooms.admission import Admission, Reasons
 from ranvier.services.rooms.checking import Checking, RoomRef, list_unchecked
 from ranvier.services.rooms.completing import COMPLETION, Completion
 from ranvier.services.rooms.deciding import Case
@@ -194,6 +194,10 @@ class RoomStore:
         return appended
 
 
+Receive = Callable[[ServerName, RoomRef, Mapping[EventID, Pdu]], Awaitable[Reasons]]
+"""See `Receiving.receive_checked`."""
+
+
 class RemoteJoining:
     """Joins, one at a time for each room."""
 
@@ -204,16 +208,19 @@ class RemoteJoining:
         store: RoomStore,
         admission: Admission,
         outliers: Outliers,
+        receive: Receive,
         *,
         omits_members: bool,
     ) -> None:
-        """`omits_members`: whether rooms are entered with a state that lacks its members, if the other server
+        """`receive` takes an event of another server with what it cites, which that one is asked for.
+        `omits_members`: whether rooms are entered with a state that lacks its members, if the other server
         likes to give one."""
         self._handshake = handshake
         self._checking = checking
         self._store = store
         self._admission = admission
         self._outliers = outliers
+        self._receive = receive
         self._bounds = SEND_BOUNDS
         if omits_members:
             self._bounds = msgspec.structs.replace(SEND_BOUNDS, query=(("omit_members", "true"),))
@@ -305,8 +312,10 @@ class RemoteJoining:
             await self._outliers.store_many(ref, [pdu for pdu in chain if isinstance(pdu, Pdu)])
             bridged = [join.event_id]
         reasons = await self._admission.admit(Case(room=ref, pdus=[join], bridged=bridged))
+        if reasons[join.event_id] is not None and not room.is_partial:
+            # What it cites is not here yet, and not every server sends us our own event.
+            reasons = await self._receive(server, ref, {join.event_id: join})
         if (reason := reasons[join.event_id]) is not None:
-            # What it cites is not here yet; the server sends both, as to any other in the room.
             log.info("the join %s waits: %s", join.event_id, reason)
 
     async def _with_their_signatures(self, ref: RoomRef, own: Pdu, answer: JsonObject) -> Pdu:

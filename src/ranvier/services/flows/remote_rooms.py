@@ -1,6 +1,6 @@
 """Rooms of other servers, in one: what `services.rooms` asks for by its port `RemoteRooms`."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from ranvier.core.canonical_json import JsonObject
 from ranvier.core.identifiers import EventID, RoomID, ServerName, UserID
@@ -19,11 +19,13 @@ class FederatedRooms:
         knocking: RemoteKnocking,
         leaving: RemoteLeaving,
         inviting: RemoteInviting,
+        settle: Callable[[RoomID], Awaitable[bool]],
     ) -> None:
         self._joining = joining
         self._knocking = knocking
         self._leaving = leaving
         self._inviting = inviting
+        self._settle = settle
 
     async def join(
         self, user_id: UserID, room_id: RoomID, servers: Sequence[ServerName], content: JsonObject
@@ -34,6 +36,9 @@ class FederatedRooms:
         self, user_id: UserID, room_id: RoomID, servers: Sequence[ServerName], content: JsonObject
     ) -> EventID:
         return await self._joining.join_through(user_id, room_id, servers, content)
+
+    async def settle(self, room_id: RoomID) -> bool:
+        return await self._settle(room_id)
 
     async def knock(
         self, user_id: UserID, room_id: RoomID, servers: Sequence[ServerName], content: JsonObject

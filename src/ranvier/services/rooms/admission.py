@@ -222,7 +222,7 @@ def _read_facts(txn: ReadTxn, room: RoomRef, pdus: Sequence[Pdu]) -> _Facts:
     targets = {
         event_id: pdu_of(record, room.room_id, room.version)
         for event_id, record in found.items()
-        if record.room_nid == room.nid and not record.status.is_outlier
+        if record.room_nid == room.nid
     }
     known = read_authorizers(txn, room, cited)
     # What they cite may be among themselves, and what they redact, too.

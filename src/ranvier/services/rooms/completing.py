@@ -262,9 +262,11 @@ def _root_of(told: _Told) -> int:
 
 
 def _list_lacking(told: _Told) -> Lacking:
-    """What could not be checked of the states."""
+    """What could not be checked of the states. That before we entered is always among them: what is decided again then
+    begins with it."""
     keys = {key: None for claim in told.values() for key in claim.unchecked}
-    return Lacking([asked for asked, claim in told.items() if claim.unchecked], list_wanted(keys))
+    first, *others = told
+    return Lacking([first, *(asked for asked in others if told[asked].unchecked)], list_wanted(keys))
 
 
 def _list_servers(via: ServerName, others: Sequence[ServerName], attempt: int) -> list[ServerName]:

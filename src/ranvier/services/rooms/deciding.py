@@ -219,13 +219,17 @@ class _Deciding:
     def _find_given(self) -> StateView | None:
         """The state with which this server entered, until the event by which it did has been decided again: what lies
         before that is held against this one, too."""
-        again, before = self._case.again, self._case.claimed.before
-        if again is None or again.entered_by not in before:
+        again, claimed = self._case.again, self._case.claimed
+        if again is None:
             return None
         entrance = self._standings.list_events_by_id(self._txn, (again.entered_by,)).get(again.entered_by)
-        if entrance is not None and self._states.after(entrance) is not None:
+        if entrance is None or self._states.after(entrance) is not None:
             return None
-        return StateView(before[again.entered_by])
+        if again.entered_by in claimed.before:
+            return StateView(claimed.before[again.entered_by])
+        cited = self._read(entrance).prev_events
+        views = [StateView(claimed.after[one]) for one in cited if one in claimed.after]
+        return self._states.merge(views) if views else None
 
     def _find_before(self, pdu: Pdu) -> StateView | None:
         if pdu.type == "m.room.create":
@@ -451,8 +455,9 @@ class _Deciding:
         if decided is not None:
             return may_redact(pdu, decided.pdu, self._states.power(before))
         record = self._facts.records.get(pdu.redacts)
-        if record is None or record.status.is_outlier:
+        if record is None:
             return False
+        # Also where it came with a state, and its place is not known: clients are shown it.
         return may_redact(pdu, self._read(record), self._states.power(before))
 
     def _find_redaction(self, pdu: Pdu) -> int | None:

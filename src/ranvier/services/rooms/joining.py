@@ -206,7 +206,11 @@ class Joining:
     async def _enter(self, requester: Requester, room_id: RoomID) -> Entrance:
         if requester.is_suspended:
             raise UserSuspended("This account is suspended: it may not enter rooms.")
-        return await self._db.read(_read_entrance, self._interner, requester, room_id)
+        entrance = await self._db.read(_read_entrance, self._interner, requester, room_id)
+        if entrance.needs_others and await self._remote.settle(room_id):
+            # What lets the user in had come already.
+            entrance = await self._db.read(_read_entrance, self._interner, requester, room_id)
+        return entrance
 
 
 def _read_entrance(txn: ReadTxn, interner: Interner, requester: Requester, room_id: RoomID) -> Entrance:

@@ -119,11 +119,22 @@ class Rechecking:
             is_done = False
         if is_last and not is_done:
             log.warning("some keys for the state of %s cannot be had", wanted.room_id)
-            await self._db.write(_give_up, task.room.nid)
+            await self._leave(task.room)
         elif not is_done:
             await self._db.write(
                 ask_for_recheck, wanted.room_id, self._clock.now_ms(), attempt=wanted.attempt + 1
             )
+
+    async def _leave(self, room: RoomRef) -> None:
+        """Leave the room as it is: an attempt that came to nothing may have written rows ahead of its state."""
+
+        def find(txn: ReadTxn) -> rooms.Room:
+            return rooms.list_rooms(txn, (room.nid,))[room.nid]
+
+        now = await self._db.read(find)
+        if now.state_root:
+            await self._filling.bring_near(find, now.state_root)
+        await self._db.write(_give_up, room.nid)
 
     async def _try(self, task: _Task) -> bool:
         """Whether all is done. Raises: Moot; _NotTold; Conflict; KeptOut; StoreFault."""

@@ -28,6 +28,9 @@ class RemoteRooms(Protocol):
         Raises: MatrixError.
         """
 
+    async def settle(self, room_id: RoomID) -> bool:
+        """Wait a moment for events of a room that have come and are being taken. False: there are none."""
+
     async def knock(
         self, user_id: UserID, room_id: RoomID, servers: Sequence[ServerName], content: JsonObject
     ) -> EventID:
@@ -67,6 +70,9 @@ class NoRemoteRooms:
         self, user_id: UserID, room_id: RoomID, servers: Sequence[ServerName], content: JsonObject
     ) -> EventID:
         raise Forbidden("Nobody of this server who is in the room may let you in.")
+
+    async def settle(self, room_id: RoomID) -> bool:
+        return False
 
     async def knock(
         self, user_id: UserID, room_id: RoomID, servers: Sequence[ServerName], content: JsonObject

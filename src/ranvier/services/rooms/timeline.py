@@ -37,7 +37,7 @@ from ranvier.services.rooms.writer import Also, Item, RoomWriters
 from ranvier.store.database import Conflict, Database, Integrity
 from ranvier.store.tables import events
 from ranvier.store.tables.client_transactions import ClientTransaction
-from ranvier.store.tables.events import EventRecord
+from ranvier.store.tables.events import EventRecord, Status
 from ranvier.store.tables.prepared import Outcome, PreparedEvent
 
 MAX_ATTEMPTS: Final = 10
@@ -359,7 +359,7 @@ def _find_target(room: LiveRoom, redaction: Pdu, targets: _Targets) -> Pdu | Non
     record = None if redaction.redacts is None else targets.get(redaction.redacts)
     if record is None and room.power.user_level(redaction.sender) >= room.power.redact:
         return None
-    if record is None or record.room_nid != room.nid or record.status.is_outlier:
+    if record is None or record.room_nid != room.nid or record.status is Status.REJECTED_OUTLIER:
         raise NotFound("There is no such event in this room.")
     return pdu_of(record, room.room_id, room.version)
 

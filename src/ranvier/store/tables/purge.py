@@ -33,7 +33,6 @@ _BY_ROOM: Final = (
     ("memberships", "user_nid"),
     ("room_servers", "server_nid"),
     ("current_state", "state_key_nid"),
-    ("gaps", "event_nid"),
     ("threads", "root_event_id"),
     ("receipts", "user_nid"),
     ("typing", "user_nid"),
@@ -111,6 +110,12 @@ _HIDE: Final = """
 _EVENTS: Final = "SELECT event_nid, state_root FROM events WHERE room_nid = :room_nid LIMIT :limit"
 _DELETE_EVENTS: Final = "DELETE FROM events WHERE event_nid IN (:nids[])"
 _STATES: Final = "SELECT position, state_root FROM room_states WHERE room_nid = :room_nid LIMIT :limit"
+_GAPS: Final = "SELECT event_nid FROM gaps WHERE room_nid = :room_nid LIMIT :limit"
+_CLAIMED: Final = """
+    SELECT claimed_root FROM gaps
+    WHERE room_nid = :room_nid AND event_nid IN (:nids[]) AND claimed_root IS NOT NULL
+"""
+_DELETE_GAPS: Final = "DELETE FROM gaps WHERE room_nid = :room_nid AND event_nid IN (:nids[])"
 _DELETE_STATES: Final = "DELETE FROM room_states WHERE room_nid = :room_nid AND position IN (:positions[])"
 _NODES: Final = "SELECT node_nid, data FROM state_nodes WHERE node_nid IN (:nids[])"
 _NEWEST_NODE: Final = "SELECT MAX(node_nid) FROM state_nodes"
@@ -234,12 +239,22 @@ def purge_events(txn: WriteTxn, room_nid: int, limit: int) -> int:
 
 
 def purge_states(txn: WriteTxn, room_nid: int, limit: int) -> bool:
-    """Delete up to `limit` of the states that the room had. False: there are none left."""
+    """Delete up to `limit` of the states that the room had, and then of those that were claimed behind its gaps. False:
+    there are none left."""
     rows = txn.all(_STATES, room_nid=room_nid, limit=limit)
     if not rows:
-        return False
+        return _purge_gaps(txn, room_nid, limit)
     _delete_nodes(txn, {root for _, root in rows})
     txn.execute(_DELETE_STATES, room_nid=room_nid, positions=[position for position, _ in rows])
+    return True
+
+
+def _purge_gaps(txn: WriteTxn, room_nid: int, limit: int) -> bool:
+    nids = [row[0] for row in txn.all(_GAPS, room_nid=room_nid, limit=limit)]
+    if not nids:
+        return False
+    _delete_nodes(txn, {row[0] for row in txn.all(_CLAIMED, room_nid=room_nid, nids=nids)})
+    txn.execute(_DELETE_GAPS, room_nid=room_nid, nids=nids)
     return True
 
 
