@@ -268,7 +268,11 @@ async def test_unsubscribing(homeserver, mails, clock, alice, bob, room):
     assert url.startswith("https://test.example/_ranvier/mail/unsubscribe?")
     parts = urlsplit(url)
     path = f"{parts.path}?{parts.query}"
-    for wrong in (path[:-20] + 20 * "A", path.replace("pusher=", "pusher=1"), path.replace("token=", "token=%00")):
+    for wrong in (
+        path[:-20] + 20 * "A",
+        path.replace("pusher=", "pusher=1"),
+        path.replace("token=", "token=%00"),
+    ):
         assert (await homeserver.client.get(wrong)).status == 403
         assert (await homeserver.client.request("POST", wrong)).status == 403
     assert (await homeserver.client.get(parts.path)).status == 400

@@ -106,7 +106,9 @@ async def test_who_is_answered_has_been_told_of_what_it_wrote(db: Database, take
 async def test_a_text_that_an_engine_cannot_hold_is_no_fault_of_ours(notes: Database):
     for ask in (notes.read, notes.write):
         with suppress(BadText):
-            assert await ask(lambda txn: txn.all("SELECT id FROM notes WHERE text = :text", text="a\0b")) == []
+            assert (
+                await ask(lambda txn: txn.all("SELECT id FROM notes WHERE text = :text", text="a\0b")) == []
+            )
     assert await notes.write(note, "after")
 
 
