@@ -12,7 +12,9 @@ from typing import Final, Self
 from urllib.parse import urlsplit
 
 import psycopg
+import pytest
 
+from ranvier.store import open_postgres
 from ranvier.store.migrate_postgres import migrate_postgres
 
 
@@ -30,9 +32,7 @@ class PostgresDatabase:
         self._conn = psycopg.connect(self.url, autocommit=True)
         migrate_postgres(self._conn)
         self._tables = self._list_tables()
-        self._rows = {
-            table: self._conn.execute(f"SELECT * FROM {table}").fetchall() for table in self._filled()
-        }
+        self._rows = {table: self._read(table) for table in self._filled()}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -51,9 +51,11 @@ class PostgresDatabase:
         with conn.transaction():
             # Without foreign keys, so in any order. (TRUNCATE makes new files: a third of a second.)
             conn.execute("SET LOCAL session_replication_role = replica")
-            for table in self._filled():
+            for table in {*self._filled(), *self._rows}:
+                rows = self._rows.get(table, [])
+                if rows and self._read(table) == rows:
+                    continue  # such as the list of migrations
                 conn.execute(f"DELETE FROM {table}")
-            for table, rows in self._rows.items():
                 for row in rows:
                     conn.execute(f"INSERT INTO {table} VALUES ({', '.join(['%s'] * len(row))})", row)
             used = conn.execute(
@@ -67,6 +69,9 @@ class PostgresDatabase:
             name
             for (name,) in self._conn.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
         }
+
+    def _read(self, table: str) -> list[tuple[object, ...]]:
+        return self._conn.execute(f"SELECT * FROM {table}").fetchall()
 
     def _filled(self) -> list[str]:
         asked = (f"SELECT '{table}' WHERE EXISTS (SELECT 1 FROM {table})" for table in sorted(self._tables))
@@ -83,7 +88,11 @@ class PostgresPool:
         self._taken: dict[Path, PostgresDatabase] = {}
 
     def url_of(self, data_dir: Path) -> str:
-        """The same for the same directory: a homeserver that starts again finds what it wrote."""
+        """The same for the same directory: a homeserver that starts again finds what it wrote. Nobody uses that of a
+        directory that is gone."""
+        for gone in [one for one in self._taken if not one.exists()]:
+            self._give_back(gone)
+        data_dir.mkdir(parents=True, exist_ok=True)
         if data_dir not in self._taken:
             database = self._free.pop() if self._free else self._stack.enter_context(self._new())
             self._taken[data_dir] = database
@@ -91,13 +100,16 @@ class PostgresPool:
 
     def end_test(self) -> None:
         """Nobody uses the databases any more."""
-        while self._taken:
-            _, database = self._taken.popitem()
-            database.reset()
-            self._free.append(database)
+        for data_dir in list(self._taken):
+            self._give_back(data_dir)
 
     def close(self) -> None:
         self._stack.close()
+
+    def _give_back(self, data_dir: Path) -> None:
+        database = self._taken.pop(data_dir)
+        database.reset()
+        self._free.append(database)
 
     def _new(self) -> PostgresDatabase:
         return PostgresDatabase(self._server)
@@ -108,6 +120,8 @@ def _pool() -> PostgresPool | None:
         return None
     server = os.environ.get("RANVIER_TEST_POSTGRES")
     assert server, "RANVIER_TEST_ENGINE=postgres needs a server: scripts/with-postgres starts one"
+    # A connection costs the server up to thirty milliseconds, until it knows all tables.
+    pytest.MonkeyPatch().setattr(open_postgres, "POSTGRES_READERS", 2)
     return PostgresPool(server)
 
 

@@ -14,6 +14,7 @@ from ranvier.services.devices import claims as claims_module
 from ranvier.services.devices import keys as keys_module
 from ranvier.services.devices.claims import KeyClaims
 from ranvier.services.devices.keys import Keys
+from ranvier.services.devices.list_requests import bring_nothing
 from ranvier.services.devices.remote import AT_ONCE, TOO_MUCH, ClaimedRemotely, RemoteKeys
 from ranvier.services.devices.remote_keys import MAX_DEVICES, MAX_LIST_BYTES, pack_devices
 from ranvier.services.requester import Requester
@@ -84,7 +85,7 @@ async def test_a_server_answers_for_its_own_users_and_for_what_was_asked(db):
         },
         self_signing_keys={BOB: {"user_id": EVE}},
     )
-    keys = Keys(db, Interner(ServerName("here")), clock, servers)
+    keys = Keys(db, Interner(ServerName("here")), clock, servers, bring_nothing)
     found = await keys.query(ALICE, {BOB: [], EVE: [], ALICE.user_id: []}, 1000)
     assert found.device_keys.keys() == {BOB, ALICE.user_id}
     assert found.device_keys[BOB].keys() == {"D", "E"}
@@ -115,7 +116,7 @@ async def test_a_claim_gives_keys_of_the_algorithm_and_device_that_were_asked_fo
 async def test_who_is_silent_is_a_failure_in_time(db):
     servers, clock = Servers(), VirtualClock()
     servers.answers = {"two": "silence", "three": RemoteKeys({EVE: {"D": keys_of(EVE)}})}
-    keys = Keys(db, Interner(ServerName("here")), clock, servers)
+    keys = Keys(db, Interner(ServerName("here")), clock, servers, bring_nothing)
     asking = asyncio.create_task(keys.query(ALICE, {BOB: [], EVE: []}, 5000))
     await servers.is_silent.wait()
     await clock.advance(4.9)
@@ -128,7 +129,7 @@ async def test_who_is_silent_is_a_failure_in_time(db):
 
 async def test_not_all_servers_are_asked_at_once(db):
     servers, clock = Servers(), VirtualClock()
-    keys = Keys(db, Interner(ServerName("here")), clock, servers)
+    keys = Keys(db, Interner(ServerName("here")), clock, servers, bring_nothing)
     wanted = {UserID(f"@u:server{number}"): [] for number in range(3 * AT_ONCE)}
     found = await keys.query(ALICE, wanted, 1000)
     assert len(found.failures) == 3 * AT_ONCE
@@ -151,7 +152,7 @@ async def test_what_servers_tell_is_bounded_for_all_of_them_together(db, monkeyp
         "three": RemoteKeys({SMALL: devices_of(SMALL, 2, 100)}),
         "four": RemoteKeys({GREEDY: devices_of(GREEDY, 11, 50_000)}),
     }
-    keys = Keys(db, Interner(ServerName("here")), VirtualClock(), servers)
+    keys = Keys(db, Interner(ServerName("here")), VirtualClock(), servers, bring_nothing)
     found = await keys.query(ALICE, {GREEDY: [], LARGE: [], SMALL: []}, 1000)
     assert found.device_keys.keys() == {LARGE, SMALL}
     assert found.failures == {"four": TOO_MUCH}
@@ -191,7 +192,7 @@ async def test_what_is_kept_is_bounded_and_the_servers_with_most_of_it_are_left_
                 upsert_remote_device(txn, nid, 1, device)
 
     await db.write(keep)
-    keys = Keys(db, interner, VirtualClock(), Servers())
+    keys = Keys(db, interner, VirtualClock(), Servers(), bring_nothing)
     found = await keys.query(ALICE, {GREEDY: [], LARGE: [], SMALL: []}, 1000)
     assert {user_id: len(devices) for user_id, devices in found.device_keys.items()} == {LARGE: 4, SMALL: 2}
     assert found.failures == {"four": TOO_MUCH}

@@ -1,7 +1,8 @@
 """Work for the background that must not be lost: queued in the transaction that makes it necessary.
 
 Table: jobs. Owner: whoever names the kind. Growth: one row a job, until it is done.
-Index -> query: jobs_by_time -> what is due; UNIQUE (kind, dedupe_key) -> asking again while the job waits.
+Index -> query: jobs_by_time -> what is due; jobs_by_lease -> keep and release; UNIQUE (kind, dedupe_key) -> asking
+again while the job waits.
 
 Any process may take a job: it leases it for a while, and when it dies the lease ends and another one takes the job
 again. So doing a job twice must do no harm. Asking for a job that is under way makes it a new one (a new job_nid),
