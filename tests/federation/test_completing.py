@@ -222,7 +222,7 @@ async def test_a_parent_that_comes_late_is_decided_before_its_child(
         rooms.network.clock.skip(4_000)
         await asyncio.sleep(0.05)
     await rooms.until_whole()
-    assert await rooms.has(rooms.cid, parent.event_id)
+    await rooms.until(lambda: rooms.has(rooms.cid, parent.event_id))
     await rooms.send(rooms.bob, "to bring them together")
     await rooms.until_agreed()
 

@@ -12,10 +12,11 @@ from PIL import Image
 from ranvier.app.config import FederationConfig, MediaConfig
 from ranvier.io.ports import HttpRequest, HttpResponse
 
+from ..http.administrators import V1 as ADMIN
+from ..http.administrators import promote
 from ..http.client import Answer, Client
 from ..http.homeserver import Homeserver, User
 from ..http.test_media import V1, V3, picture, put
-from ..http.test_media_administration import ADMIN, promote
 from .network import Network
 
 FEDERATION = "/_matrix/federation/v1/media"

@@ -14,11 +14,11 @@ CLIENT: Final = "/_matrix/client/v3"
 
 async def register_admin(homeserver: Homeserver, name: str = "admin") -> User:
     user = await homeserver.register(name)
-    await homeserver.foundation.ports.db.write(_promote, user.user_id)
+    await homeserver.foundation.ports.db.write(promote, user.user_id)
     return await homeserver.login(name)
 
 
-def _promote(txn: Any, user_id: str) -> None:
+def promote(txn: Any, user_id: str) -> None:
     account = find_account_by_id(txn, user_id)
     assert account is not None
     set_kind(txn, account.user_nid, AccountKind.ADMIN)

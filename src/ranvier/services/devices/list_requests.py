@@ -28,6 +28,7 @@ from ranvier.store.tables.device_lists import (
     Resync,
     find_remote_list,
     list_due,
+    list_fresh,
     list_remote_devices,
     mark_changed,
     postpone_resync,
@@ -87,16 +88,16 @@ class ListRequests:
 
     async def bring(self, user_ids: Sequence[UserID]) -> bool:
         """Ask now for what is to be asked for anyway of the lists of one server's users, so that what a client gets
-        is kept. False: of these there is none, or there are too many.
+        is kept. False: of these there is none, or there are too many. True, too, if some have come meanwhile.
 
         Lists whose server did not answer lately are left to the worker. Raises: StoreFault.
         Cost: one read; for each list, a request and a write.
         """
         if len(user_ids) > MOST_NOW:
             return False
-        due = await self._db.read(self._read_due, user_ids)
+        due, have_come = await self._db.read(self._read_due, user_ids)
         await asyncio.gather(*(self._bring_one(user_id, nid) for user_id, nid in due.items()))
-        return bool(due)
+        return have_come or bool(due)
 
     async def ask(self, user_id: UserID, user_nid: int) -> None:
         """Ask for a list, if that is still to be done, and keep it; or note when to ask again. Raises: StoreFault."""
@@ -106,10 +107,12 @@ class ListRequests:
         async with self._askers.take(ASKER.get()), self._slots:
             await self.ask(user_id, user_nid)
 
-    def _read_due(self, txn: ReadTxn, user_ids: Sequence[UserID]) -> dict[UserID, int]:
+    def _read_due(self, txn: ReadTxn, user_ids: Sequence[UserID]) -> tuple[dict[UserID, int], bool]:
+        """Whose lists are to be asked for; whether some are here."""
         nids = find_user_nids(txn, self._interner, user_ids)
         due = {one.user_nid for one in self._list_due(txn, list(nids.values()))}
-        return {user_id: nid for user_id, nid in nids.items() if nid in due}
+        have_come = bool(list_fresh(txn, list(nids.values())))
+        return {user_id: nid for user_id, nid in nids.items() if nid in due}, have_come
 
     def _list_due(self, txn: ReadTxn, user_nids: Sequence[int]) -> list[Resync]:
         now_ms = self._clock.now_ms()
