@@ -210,10 +210,11 @@ async def test_a_parent_that_comes_late_is_decided_before_its_child(
     child = peer.event(copy, eve, "m.room.message", {"body": "second"}, prev=[parent])
     peer.hidden.add(parent.event_id)
     await peer.send(rooms.three, [child])
+    await hear(rooms, 1)  # so that there is something to decide again, whenever the child is taken
 
     async def come() -> None:
         await peer.send(rooms.three, [parent])
-        for server in (rooms.one, rooms.two):
+        for server in (rooms.one, rooms.two, rooms.three):
             await peer.send(server, [parent, child])
 
     before_effect(monkeypatch, come)
