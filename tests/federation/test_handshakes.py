@@ -14,7 +14,8 @@ from ranvier.core.room_versions import V10, V12, RoomVersion
 from ranvier.core.signing import SigningKey
 
 from ..http.client import Answer, segment
-from ..http.homeserver import Homeserver, User
+from ..http.homeserver import Homeserver, User, eventually
+from .agreement import is_server_in_room
 from .network import Network
 from .peer import Peer, RoomCopy
 
@@ -110,6 +111,21 @@ async def test_join_answer_without_members(
     }
     assert alice.user_id in {pdu.get("state_key") for pdu in answer.json["auth_chain"] + members}
     assert (await hand_in(peer, server, join, query="?omit_members=7")).errcode == "M_INVALID_PARAM"
+
+
+async def test_others_are_told_of_a_join_that_was_built_beside_the_head(
+    network: Network, server: Homeserver, alice: User
+) -> None:
+    """Between the offer and the join the room moved on: the join is merged, and passed on all the same."""
+    room_id, peer = await create(alice), Peer(network)
+    two = await network.server("two")
+    bob = await two.register("bob")
+    assert (await bob.post(f"/_matrix/client/v3/join/{segment(room_id)}?server_name=one.test")).status == 200
+    join = sign(peer, await make(peer, server, room_id, peer.user("cid")))
+    path = f"/_matrix/client/v3/rooms/{segment(room_id)}/send/m.room.message/1"
+    assert (await alice.put(path, {"body": "meanwhile", "msgtype": "m.text"})).status == 200
+    assert (await hand_in(peer, server, join)).status == 200
+    await eventually(lambda: is_server_in_room(two, room_id, peer.name))
 
 
 async def test_make_join_refusals(network: Network, server: Homeserver, alice: User) -> None:

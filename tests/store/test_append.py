@@ -215,6 +215,16 @@ async def test_what_comes_late_and_is_not_accepted_puts_others_behind_it(db: Dat
     assert after.revision == revision + 1, "what was built on the old head must notice"
 
 
+async def test_an_outlier_that_is_passed_on_is_to_be_sent_to_others(db: Database) -> None:
+    room = await RoomBuilder.create(db)
+    pdu = make_pdu("topic", type="m.room.topic", state_key="", sender=CAROL)
+    await room.append(PreparedEvent(pdu=pdu, outcome=Outcome.OUTLIER))
+    before = db.position()
+    await room.append(PreparedEvent(pdu=pdu, outcome=Outcome.ACCEPTED, state_before=0, is_relayed=True))
+    ((_, record),) = await db.read(events.list_live_events, before, db.position(), 10)
+    assert record.is_local
+
+
 async def test_an_outlier_that_arrives_live_keeps_its_number_and_is_news(db: Database) -> None:
     room = await RoomBuilder.create(db)
     pdu = make_pdu("topic", type="m.room.topic", state_key="", sender=CAROL)

@@ -40,7 +40,7 @@ from ranvier.store.tables.placement import (
     is_on_head,
     place_events,
 )
-from ranvier.store.tables.prepared import Appended, Batch, Outcome
+from ranvier.store.tables.prepared import Appended, Batch, Outcome, PreparedEvent
 from ranvier.store.tables.rooms import decode_extremities, encode_extremities
 from ranvier.store.tables.state_nodes import NodeCache, PendingNodes
 
@@ -68,7 +68,7 @@ _INSERT_EVENT: Final = """
 """
 _PROMOTE: Final = """
     UPDATE events SET room_order = :room_order, status = :status, state_root = :state_root,
-        redacted_by = :redacted_by
+        redacted_by = :redacted_by, is_local = {greatest}(is_local, :is_local)
     WHERE event_nid = :event_nid
 """
 _INSERT_LATE: Final = "INSERT INTO late_events (position, event_nid) VALUES (:position, :event_nid)"
@@ -163,6 +163,7 @@ def _write_events(context: Context, placed: Sequence[Placed]) -> None:
             status=int(STATUS[one.prepared.outcome]),
             state_root=one.state_root,
             redacted_by=one.prepared.redacted_by,
+            is_local=int(_is_to_be_sent(one.prepared)),
         )
         if one.prepared.outcome is Outcome.ACCEPTED:
             txn.execute(_INSERT_LATE, position=one.position, event_nid=one.event_nid)
@@ -184,11 +185,15 @@ def _row(context: Context, one: Placed) -> dict[str, object]:
         # Old room versions allow any integer; only the JSON has to keep it exactly.
         "depth": _clamp(pdu.depth),
         "origin_server_ts": _clamp(pdu.origin_server_ts),
-        "is_local": int(one.prepared.is_local or one.prepared.is_relayed),
+        "is_local": int(_is_to_be_sent(one.prepared)),
         "contains_url": int(isinstance(pdu.content.get("url"), str)),
         "redacted_by": one.prepared.redacted_by,
         "json": pdu.json,
     }
+
+
+def _is_to_be_sent(event: PreparedEvent) -> bool:
+    return event.is_local or event.is_relayed
 
 
 def _clamp(number: int) -> int:
@@ -409,9 +414,7 @@ def _write_head(
         extremities=encode_extremities(extremities),
         state_root=state_root,
         newest_position=live[-1].position if live else 0,
-        newest_local_position=max(
-            (one.position for one in live if one.prepared.is_local or one.prepared.is_relayed), default=0
-        ),
+        newest_local_position=max((one.position for one in live if _is_to_be_sent(one.prepared)), default=0),
         bump_position=max((one.position for one in live if one.prepared.pdu.type in _BUMPS), default=0),
         joined_delta=applied.joined_delta,
         invited_delta=applied.invited_delta,
