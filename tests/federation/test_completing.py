@@ -202,7 +202,7 @@ async def test_a_parent_that_comes_late_is_decided_before_its_child(
     room_id, eve = rooms.room_id, peer.user("eve")
     entered = sign(peer, await make(peer, rooms.one, room_id, eve, ver="?ver=11"), V11)
     assert (await hand_in(peer, rooms.one, entered)).status == 200
-    rooms.hold()
+    rooms.hold("one", "two", "peer")
     await rooms.join(rooms.cid)
     copy = await peer.copy(rooms.one, room_id)
     (last,) = [pdu for pdu in copy.pdus.values() if pdu.state_key == rooms.cid.user_id]

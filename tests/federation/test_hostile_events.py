@@ -358,9 +358,9 @@ async def test_memory_and_time_stay_bounded(scene: Scene) -> None:
     ]
     tracemalloc.start()
     try:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(60):
             kept: list[int] = []
-            for number in range(12):
+            for number in range(40):
                 sent = [encode(orjson.loads(pdu.json) | {"unsigned": {"n": number}}) for pdu in pdus]
                 await scene.send(*sent)
                 del sent
@@ -368,8 +368,8 @@ async def test_memory_and_time_stay_bounded(scene: Scene) -> None:
                 kept.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
-    # Of each nothing stays, but for the last one that a database thread worked on.
-    assert kept[-1] < 8 * kept[0], kept
+    # Of each nothing stays, but for the last ones that the database's threads worked on: forty are 24 MB.
+    assert max(kept[-3:]) < 16_000_000, kept
     assert await scene.bodies() == []
 
 

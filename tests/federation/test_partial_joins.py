@@ -266,7 +266,7 @@ async def test_who_is_not_in_the_room_is_heard_only_until_the_state_is_whole(roo
     joined_once = sign(peer, await make(peer, rooms.one, room_id, eve, ver="?ver=11"), V11)
     assert (await hand_in(peer, rooms.one, joined_once)).status == 200
     assert (await rooms.ann.post(f"{rooms.path}/ban", {"user_id": eve})).status == 200
-    rooms.hold()
+    rooms.hold("one", "two", "peer")
     await rooms.join(rooms.cid)
     copy = await peer.copy(rooms.one, room_id)
     (entered,) = [pdu for pdu in copy.pdus.values() if pdu.state_key == rooms.cid.user_id]
