@@ -27,8 +27,8 @@ class App:
         self.may_answer = asyncio.Event()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        body = b"x" * (LONG if scope["path"] == "/long" else 2)
-        if scope["path"] == "/slow":
+        body = b"x" * (LONG if scope["raw_path"] == b"/long" else 2)
+        if scope["raw_path"] == b"/slow":
             self.is_asked.set()
             await self.may_answer.wait()
         length = (b"content-length", str(len(body)).encode())

@@ -1,19 +1,15 @@
-"""Sockets and the HTTP servers on them."""
+"""Sockets, and the connections that come in by them."""
 
 import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
-
-import uvicorn
 
 from ranvier.app.config import ListenerConfig
 from ranvier.app.config_load import parse_bind
-from ranvier.app.connections import PATIENCE_S, Connection, watch
 from ranvier.http.asgi import AsgiApp
+from ranvier.http.connection import PATIENCE_S, Connection
 
 log = logging.getLogger(__name__)
 
@@ -21,23 +17,14 @@ GRACE_SECONDS: Final = 8
 """How long accepted requests may take to finish when the server stops."""
 
 _BACKLOG: Final = 2048
-_KEEP_ALIVE_SECONDS: Final = 75
 
 
 class CannotListen(Exception):
     """An address that cannot be listened on, in one sentence."""
 
 
-class _Server(uvicorn.Server):
-    """One of several servers in a process: signals are for the process, not for it."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 class Listener:
-    """One bound address and its server. Binding happens in the constructor, so that faults show early."""
+    """One bound address and who is connected to it. Binding happens in the constructor, so that faults show early."""
 
     def __init__(self, config: ListenerConfig, app: AsgiApp, patience_s: float = PATIENCE_S) -> None:
         """`patience_s`: how long a client may take to say what it wants.
@@ -45,48 +32,98 @@ class Listener:
         Raises: CannotListen.
         """
         self.config = config
+        self._app = app
         self._patience_s = patience_s
+        self._tls = _server_context(config)
         self._socket = _bind(config.bind)
-        self._server = _Server(
-            uvicorn.Config(
-                app,
-                loop="none",
-                http=Connection,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=True,
-                backlog=_BACKLOG,
-                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=GRACE_SECONDS,
-                ssl_certfile=config.tls_certificate,
-                ssl_keyfile=str(config.tls_private_key) if config.tls_private_key else None,
-            )
-        )
-        try:
-            self._server.config.load()
-        except (OSError, ssl.SSLError) as error:
-            self._socket.close()
-            raise CannotListen(f"cannot use {config.tls_certificate} for TLS: {error}") from error
+        # In the order in which they came: a set of them would be walked through in the order of addresses.
+        self._connections: dict[Connection, None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_stopping = asyncio.Event()
+        self._is_empty = asyncio.Event()
 
     @property
     def url(self) -> str:
         host, port = self._socket.getsockname()[:2]
-        scheme = "https" if self.config.tls_certificate else "http"
+        scheme = "https" if self._tls is not None else "http"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
     async def run(self) -> None:
         """Serve until `stop`; returns when what was accepted is answered."""
-        watching = asyncio.create_task(watch(self._server.server_state.connections, self._patience_s))
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            lambda: Connection(self._app, self), sock=self._socket, ssl=self._tls, backlog=_BACKLOG
+        )
+        watching = asyncio.create_task(self._watch())
         try:
-            await self._server.serve(sockets=[self._socket])
+            await self._is_stopping.wait()
+            server.close()
+            await self._end()
         finally:
             watching.cancel()
+            server.close()
 
     def stop(self) -> None:
-        self._server.should_exit = True
+        self._is_stopping.set()
+
+    async def _end(self) -> None:
+        """Let everybody be answered, and go. Who takes too long is cut off."""
+        for connection in tuple(self._connections):
+            connection.leave()
+        self._look_whether_empty()
+        try:
+            async with asyncio.timeout(GRACE_SECONDS):
+                await self._is_empty.wait()
+        except TimeoutError:
+            log.warning("%d requests could not be answered in time", len(self._tasks))
+            for task in tuple(self._tasks):
+                task.cancel()
+            for connection in tuple(self._connections):
+                connection.abort()
+
+    async def _watch(self) -> None:
+        """Look after the connections, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._patience_s / 6)
+            for connection in tuple(self._connections):
+                connection.check(loop.time(), self._patience_s)
+
+    # See `connection.Keeper`.
+
+    def opened(self, connection: Connection) -> None:
+        self._connections[connection] = None
+        if self._is_stopping.is_set():
+            connection.leave()
+
+    def closed(self, connection: Connection) -> None:
+        self._connections.pop(connection, None)
+        self._look_whether_empty()
+
+    def answering(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._answered)
+
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._look_whether_empty()
+
+    def _look_whether_empty(self) -> None:
+        if self._is_stopping.is_set() and not self._connections and not self._tasks:
+            self._is_empty.set()
+
+
+def _server_context(config: ListenerConfig) -> ssl.SSLContext | None:
+    """Raises: CannotListen."""
+    if config.tls_certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(config.tls_certificate, config.tls_private_key)
+    except (OSError, ssl.SSLError) as error:
+        raise CannotListen(f"cannot use {config.tls_certificate} for TLS: {error}") from error
+    return context
 
 
 def _bind(bind: str) -> socket.socket:
