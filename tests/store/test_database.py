@@ -1,7 +1,9 @@
 """What every caller of a database relies on, on both engines."""
 
 import asyncio
+import gc
 import logging
+import weakref
 from contextlib import suppress
 
 import psycopg
@@ -53,6 +55,32 @@ def note_and_refuse(txn: WriteTxn, error: BaseException) -> None:
     raise error
 
 
+class Burden:
+    """What a job works on."""
+
+
+def refuse(_txn: ReadTxn, _burden: Burden, error: type[BaseException]) -> None:
+    raise error("no")
+
+
+@pytest.mark.parametrize("error", [Refused, Conflict, StopIteration])
+async def test_what_fails_leaves_nothing_in_memory(notes: Database, error: type[BaseException]):
+    """Not even until cycles are looked for, which is rare: a client may make it fail as often as it likes."""
+    gc.disable()
+    try:
+        for run in (notes.read, notes.write):
+            burden, gone = Burden(), asyncio.Event()
+            weakref.finalize(burden, asyncio.get_running_loop().call_soon_threadsafe, gone.set)
+            with suppress(error, RuntimeError):
+                await run(refuse, burden, error)
+            del burden
+            # A thread puts a job out of its hand after it has handed the outcome over.
+            async with asyncio.timeout(20):
+                await gone.wait()
+    finally:
+        gc.enable()
+
+
 async def test_a_write_is_read_and_told_of(notes: Database):
     heard: list[Hint] = []
     notes.subscribe(heard.extend)
@@ -101,6 +129,22 @@ async def test_who_is_answered_has_been_told_of_what_it_wrote(db: Database, take
     for key in range(20):
         await db.write(change, key)
         assert [hint.key for hint in heard] == list(range(key + 1))
+
+
+@pytest.mark.parametrize("engine", [Engine.POSTGRES], ids=["postgres"], indirect=True)
+async def test_a_failure_leaves_statements_prepared(notes: Database):
+    """Else each refusal would have the next hundred statements parsed and planned again."""
+    prepared = "SELECT COUNT(*) FROM pg_prepared_statements WHERE statement LIKE 'SELECT text%'"
+    for _ in range(4):
+        await notes.write(texts)
+    assert await notes.write(lambda txn: txn.value(prepared)) == 1
+    results = await asyncio.gather(
+        notes.write(note_and_refuse, Refused()), notes.write(note, "beside"), return_exceptions=True
+    )
+    assert isinstance(results[0], Refused)
+    with pytest.raises(Refused):
+        await notes.write(note_and_refuse, Refused())
+    assert await notes.write(lambda txn: txn.value(prepared)) == 1
 
 
 async def test_a_text_that_an_engine_cannot_hold_is_no_fault_of_ours(notes: Database):

@@ -11,11 +11,10 @@ import pytest
 
 from ranvier.store import postgres, sqlite
 from ranvier.store.connect import BadDatabaseUrl, open_database, parse_url
-from ranvier.store.database import StoreFault, Unavailable
+from ranvier.store.database import SchemaTooNew, StoreFault, Unavailable
 from ranvier.store.dialect import Engine
 from ranvier.store.migrate import (
     Migration,
-    SchemaTooNew,
     list_migrations,
     migrate_sqlite,
 )

@@ -20,6 +20,7 @@ from ranvier.store.positions import (
     observation_of,
 )
 from ranvier.store.postgres import Link, PostgresWriter, decode_payload, encode_payload
+from ranvier.store.schema_guard import SchemaGuard
 from ranvier.store.telling import Telling
 
 only_postgres = pytest.mark.parametrize("engine", [Engine.POSTGRES], ids=["postgres"], indirect=True)
@@ -192,7 +193,7 @@ def test_a_process_starts_only_where_others_have_been(
     monkeypatch.setattr("ranvier.store.postgres.FIRST_SETTLED_S", 0.1)
     settlement = Settlement()
     with pytest.raises(Unavailable, match="open for too long"):
-        PostgresWriter(database_url, settlement, Telling(settlement, print), "test", late)
+        PostgresWriter(database_url, settlement, Telling(settlement, print), "test", late, SchemaGuard(()))
 
 
 class Simulated:

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import msgspec
 
 from ranvier.app.listeners import Listener
-from ranvier.store.database import Unavailable
+from ranvier.store.database import SchemaTooNew, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +44,17 @@ class Running(msgspec.Struct, frozen=True):
 
 
 async def run_until_signal(running: Running, on_ready: Callable[[], None]) -> None:
-    """Run until SIGTERM or SIGINT, then stop cleanly. `on_ready` is called when every listener is bound."""
+    """Run until SIGTERM or SIGINT, then stop cleanly. `on_ready` is called when every listener is bound.
+
+    Raises: SchemaTooNew when a later version has brought the database up to date meanwhile.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     workers = [asyncio.create_task(_watch(worker), name=worker.name) for worker in running.workers]
+    for worker in workers:
+        worker.add_done_callback(lambda ended: stop.set() if _fault(ended) else None)
     try:
         async with asyncio.TaskGroup() as tasks:
             listeners = [tasks.create_task(listener.run()) for listener in running.listeners]
@@ -61,8 +66,16 @@ async def run_until_signal(running: Running, on_ready: Callable[[], None]) -> No
             running.wake_waiters()
             await asyncio.wait(listeners)
     finally:
+        faults = [fault for worker in workers if worker.done() and (fault := _fault(worker))]
         await _end(workers)
         await running.close()
+    if faults:
+        raise faults[0]
+
+
+def _fault(worker: asyncio.Task[None]) -> BaseException | None:
+    """Why a worker ended, if it was for good."""
+    return None if worker.cancelled() else worker.exception()
 
 
 async def _end(workers: Collection[asyncio.Task[None]]) -> None:
@@ -79,6 +92,8 @@ async def _watch(worker: Worker) -> None:
     """Run a worker, and begin anew when it fails: people can still talk while one piece of work is stuck.
 
     A database that is away is told in a line, a bug with all that is known of it, each time.
+
+    Raises: SchemaTooNew: nothing will work any more.
     """
     loop = asyncio.get_running_loop()
     pause_s = FIRST_PAUSE_S
@@ -88,6 +103,8 @@ async def _watch(worker: Worker) -> None:
             await worker.run()
             return
         except Exception as error:
+            if (outdated := _find_outdated(error)) is not None:
+                raise outdated from error
             if _is_away(error):
                 log.warning("worker %s waits for the database: %s", worker.name, _first(error))
             else:
@@ -101,6 +118,12 @@ def _is_away(error: Exception) -> bool:
     if isinstance(error, ExceptionGroup):
         return all(_is_away(one) for one in error.exceptions)
     return isinstance(error, Unavailable)
+
+
+def _find_outdated(error: Exception) -> SchemaTooNew | None:
+    if isinstance(error, ExceptionGroup):
+        return next(filter(None, map(_find_outdated, error.exceptions)), None)
+    return error if isinstance(error, SchemaTooNew) else None
 
 
 def _first(error: Exception) -> Exception:

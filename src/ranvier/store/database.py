@@ -41,6 +41,14 @@ class Unavailable(StoreFault):
     """The database cannot be reached, is full, is overloaded or is shut down. Trying later may help."""
 
 
+class SchemaTooNew(StoreFault):
+    """The database was written by a later version of this program, which alone understands it."""
+
+
+class SchemaTooOld(StoreFault):
+    """The database is that of an earlier version, and whoever asks does not bring it up to date."""
+
+
 class Kind(Enum):
     """Whose view of the world changed."""
 
@@ -73,10 +81,15 @@ class ReadTxn(Protocol):
 
     `position`: everything that got a position up to this one is visible here, and nothing that commits later
     will have a position up to it. Readers that follow changes read `> since AND <= txn.position`.
+    `is_snapshot`: whether all that is seen here is committed, so that what never changes may be kept. In a transaction
+    that writes it is not.
     """
 
     @property
     def position(self) -> int: ...
+
+    @property
+    def is_snapshot(self) -> bool: ...
 
     def all(self, sql: str, /, **params: object) -> list[Row]:
         """Every row."""

@@ -1,4 +1,5 @@
-"""Hears on PostgreSQL what other processes commit, and watches until held-up positions are settled."""
+"""Hears on PostgreSQL what other processes commit, and watches until held-up positions are settled; hears also of
+later versions that change the schema."""
 
 import contextlib
 import logging
@@ -9,8 +10,11 @@ from typing import Final
 
 import psycopg
 
-from ranvier.store.database import Hint, Kind, Unavailable
+from ranvier.store.database import Hint, Kind, SchemaTooNew, Unavailable
+from ranvier.store.migrate import APPLIED
+from ranvier.store.migrate_postgres import SCHEMA_CHANNEL
 from ranvier.store.postgres import CHANNEL, Link, decode_payload, marks_of, observe_with
+from ranvier.store.schema_guard import SchemaGuard
 from ranvier.store.telling import Telling
 
 log = logging.getLogger(__name__)
@@ -25,13 +29,14 @@ IDLE_S: Final = 1.0
 class Listener:
     """One thread and one connection."""
 
-    def __init__(self, url: str, telling: Telling, name: str) -> None:
+    def __init__(self, url: str, telling: Telling, name: str, guard: SchemaGuard) -> None:
         self._link = Link(url)
         self._marks = marks_of(name)
-        self._listen = f"LISTEN {CHANNEL}; LISTEN {self._marks}".encode()
+        self._listen = f"LISTEN {CHANNEL}; LISTEN {self._marks}; LISTEN {SCHEMA_CHANNEL}".encode()
         self._link.run(self._listen)
         self._telling = telling
         self._name = name
+        self._guard = guard
         self._woken, self._wake = socket.socketpair()
         self._woken.setblocking(False)
         self._wake.setblocking(False)
@@ -61,6 +66,7 @@ class Listener:
                     self._link.run(self._listen)
                     self._telling.lose_marks()
                     self._tell_gap()
+                    self._check_schema()
                 self._listen_once()
             except (psycopg.Error, Unavailable) as error:
                 log.warning("not listening to other processes: %s", error)
@@ -78,6 +84,9 @@ class Listener:
             if notification.channel == self._marks:
                 self._telling.heard(int(notification.payload))
                 continue
+            if notification.channel == SCHEMA_CHANNEL:
+                self._check_schema()
+                continue
             name, first, hints = decode_payload(notification.payload)
             if name != self._name:
                 self._telling.hold(hints, first)
@@ -93,6 +102,13 @@ class Listener:
     def _observe(self) -> None:
         mark = self._telling.next_mark()
         self._telling.observed(mark, self._link.observe(observe_with(self._name, mark)))
+
+    def _check_schema(self) -> None:
+        rows = self._link.conn.execute(APPLIED).fetchall()
+        try:
+            self._guard.check(len(rows), lambda: rows)
+        except SchemaTooNew as error:
+            self._telling.end(str(error))
 
     def _tell_gap(self) -> None:
         """What was sent while nobody listened is lost."""

@@ -4,28 +4,26 @@
     schema/0007_name.sqlite.sql         one engine only, together with …
     schema/0007_name.postgres.sql       … the other one
 
-A file that was released is never edited; a change is a new file. Each file is applied in one transaction
-together with the row that records it. Two processes that start at once take turns. PostgreSQL's side of it:
-`migrate_postgres`.
+A file is never edited; a change is a new file. Each file is applied in one transaction together with the row that
+records it. Two processes that start at once take turns, and one that runs meanwhile writes no more when it finds a
+later schema (`schema_guard`). PostgreSQL's side of it: `migrate_postgres`.
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Final
 
 import msgspec
 
-from ranvier.store.database import StoreFault
+from ranvier.store.database import SchemaTooNew, SchemaTooOld
 from ranvier.store.dialect import Engine, schema
+from ranvier.store.progress import telling
 
 APPLIED: Final = "SELECT number, name FROM migrations ORDER BY number"
 TABLE: Final = "CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, name TEXT NOT NULL)"
-
-
-class SchemaTooNew(StoreFault):
-    """The database was written by a later version of this program, which alone understands it."""
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -63,23 +61,27 @@ def list_proxy_migrations(engine: Engine) -> list[Migration]:
 
 
 def migrate_sqlite(
-    conn: sqlite3.Connection, migrations: Sequence[Migration] | None = None
+    conn: sqlite3.Connection, migrations: Sequence[Migration] | None = None, *, upgrade: bool = True
 ) -> list[Migration]:
-    """Apply what is missing; returns it. `conn` is in autocommit mode.
+    """Apply what is missing; returns it. `conn` is in autocommit mode. `upgrade`: also where there is a schema already.
 
-    Raises: SchemaTooNew; sqlite3.Error when a migration fails (nothing of that one remains).
+    Raises: SchemaTooNew; SchemaTooOld; sqlite3.Error when a migration fails (nothing of that one remains).
     """
     known = list_migrations(Engine.SQLITE) if migrations is None else migrations
     conn.execute(TABLE)
+    rows = conn.execute(APPLIED).fetchall()
+    missing = list_missing(rows, known)
+    check_upgrade(rows, missing, upgrade=upgrade)
     applied: list[Migration] = []
-    for migration in list_missing(conn.execute(APPLIED).fetchall(), known):
+    for number, migration in enumerate(missing, 1):
         # The write lock is the lock: whoever comes second finds the row that the first one wrote.
-        conn.execute("BEGIN IMMEDIATE")
+        _begin(conn)
         try:
             if migration in list_missing(conn.execute(APPLIED).fetchall(), known):
-                for statement in _statements(migration.sql):
-                    conn.execute(statement)
-                conn.execute("INSERT INTO migrations VALUES (?, ?)", (migration.number, migration.name))
+                with applying(rows, migration, number, len(missing)):
+                    for statement in _statements(migration.sql):
+                        conn.execute(statement)
+                    conn.execute("INSERT INTO migrations VALUES (?, ?)", (migration.number, migration.name))
                 applied.append(migration)
             conn.execute("COMMIT")
         except BaseException:
@@ -87,6 +89,48 @@ def migrate_sqlite(
                 conn.execute("ROLLBACK")
             raise
     return applied
+
+
+def _begin(conn: sqlite3.Connection) -> None:
+    """Take the write lock, however long another process needs for its own migration."""
+    if not _tries_to_begin(conn):
+        with telling("waiting to bring the database up to date: another process writes to it"):
+            while not _tries_to_begin(conn):
+                pass
+
+
+def _tries_to_begin(conn: sqlite3.Connection) -> bool:
+    """Take the write lock, unless another process keeps it for as long as the connection has patience."""
+    try:
+        conn.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True
+
+
+@contextmanager
+def applying(
+    rows: Sequence[tuple[int, str]], migration: Migration, number: int, count: int
+) -> Iterator[None]:
+    """Tell of a migration while it runs, unless the database is new: then each takes a moment."""
+    if not rows:
+        yield
+        return
+    with telling(
+        f"bringing the database up to date: {migration.number:04} ({migration.name}), {number} of {count}"
+    ):
+        yield
+
+
+def check_upgrade(rows: Sequence[tuple[int, str]], missing: Sequence[Migration], *, upgrade: bool) -> None:
+    """Raises SchemaTooOld when a database has a schema, lacks migrations, and is not to be brought up to date."""
+    if rows and missing and not upgrade:
+        raise SchemaTooOld(
+            f"the database is that of an earlier version, without migration {missing[0].number:04} "
+            f"({missing[0].name}): start `ranvier serve`, which brings it up to date"
+        )
 
 
 def check_known(rows: Sequence[tuple[int, str]], known: Sequence[Migration]) -> None:

@@ -10,6 +10,10 @@ with a savepoint for each.
 
 A connection that is lost is opened again. What was read is read again; what was written is run again if it
 had not come to its COMMIT. If it had, the server is asked what became of that transaction.
+
+Each writing transaction begins with a look at the migrations, under a lock that keeps others out until it ends: where a
+later version has changed the schema, nothing is written any more. (LOCK TABLE takes no snapshot, so the look that
+follows sees whatever was waited for.)
 """
 
 import logging
@@ -24,9 +28,20 @@ from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper, NumericBinaryLoa
 from psycopg.types.string import StrBinaryDumper, StrDumper
 
 from ranvier.core.errors import BadText
-from ranvier.store.database import Conflict, Hint, Integrity, Kind, Row, StoreFault, Unavailable
+from ranvier.store.database import (
+    Conflict,
+    Hint,
+    Integrity,
+    Kind,
+    Row,
+    SchemaTooNew,
+    StoreFault,
+    Unavailable,
+)
 from ranvier.store.dialect import for_postgres
+from ranvier.store.migrate import APPLIED
 from ranvier.store.positions import OBSERVE, Observation, Settlement, observation_of
+from ranvier.store.schema_guard import SchemaGuard
 from ranvier.store.telling import Telling
 from ranvier.store.threads import Job, News, Outcome, failed
 
@@ -52,7 +67,10 @@ MAX_POSITIONS_AT_ONCE: Final = 64
 MAX_PAYLOAD_BYTES: Final = 7_900
 """Of one notification; the server's limit is 8,000. More hints than fit are told as a gap."""
 
-_BEGIN_WRITE: Final = b"BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT pg_current_xact_id()::text"
+_BEGIN_WRITE: Final = (
+    b"BEGIN ISOLATION LEVEL SERIALIZABLE; LOCK TABLE migrations IN ROW SHARE MODE;"
+    b"SELECT pg_current_xact_id(), (SELECT COUNT(*) FROM migrations)"
+)
 _BEGIN_READ: Final = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _NEXT: Final = "SELECT nextval('positions') FROM generate_series(1, $1)"
 _SETTINGS: Final = (
@@ -113,7 +131,8 @@ def connect(url: str) -> psycopg.Connection:
             conn.close()
             raise Unavailable("the database is not encoded in UTF8")
     except psycopg.Error as error:
-        raise Unavailable(f"cannot connect to PostgreSQL: {error}") from error
+        reason = " ".join(str(error).split())
+        raise Unavailable(f"cannot connect to PostgreSQL: {reason}") from error
     return conn
 
 
@@ -138,10 +157,20 @@ def _is_collision(error: BaseException) -> bool:
 class PostgresTxn:
     """A `ReadTxn`, and on a writing connection a `WriteTxn`."""
 
-    __slots__ = ("_cursor", "_positions", "earliest", "hints", "jobs_left", "position", "taken")
+    __slots__ = (
+        "_cursor",
+        "_positions",
+        "earliest",
+        "hints",
+        "is_snapshot",
+        "jobs_left",
+        "position",
+        "taken",
+    )
 
-    def __init__(self, cursor: psycopg.RawCursor[Row], position: int) -> None:
+    def __init__(self, cursor: psycopg.RawCursor[Row], position: int, *, is_snapshot: bool = False) -> None:
         self._cursor = cursor
+        self.is_snapshot = is_snapshot
         self._positions: list[int] = []
         self.position = position
         self.earliest = self.taken = 0  # the first and the last position that it took
@@ -223,13 +252,23 @@ class Link:
     def run(self, sql: bytes) -> psycopg.RawCursor[Row]:
         return self.control.execute(sql, prepare=False)
 
+    def direct(self, sql: bytes) -> psycopg.pq.abc.PGresult:
+        """Run statements that begin and end transactions; what the last of them answers.
+
+        Past psycopg, which forgets all prepared statements when it sees a ROLLBACK, and takes twice the time.
+        """
+        answer = self.conn.pgconn.exec_(sql)
+        if answer.status == psycopg.pq.ExecStatus.FATAL_ERROR:
+            raise psycopg.errors.error_from_result(answer)
+        return answer
+
     def roll_back(self) -> None:
         """Leave a transaction, if there is one and the connection lives."""
         if self.is_lost:
             return
         try:
             if self.conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-                self.run(b"ROLLBACK")
+                self.direct(b"ROLLBACK")
         except psycopg.Error as error:
             log.warning("a connection is given up: %s", error)
             self.conn.close()
@@ -283,9 +322,10 @@ class PostgresReader:
         self._link.renew()
         # Before the snapshot is taken: what is settled by now is in it.
         position = self._settlement.settled
-        self._link.run(_BEGIN_READ)
-        value = job.fn(PostgresTxn(self._link.cursor, position), *job.args, **job.kwargs)
-        self._link.run(b"COMMIT")
+        self._link.direct(_BEGIN_READ)
+        txn = PostgresTxn(self._link.cursor, position, is_snapshot=True)
+        value = job.fn(txn, *job.args, **job.kwargs)
+        self._link.direct(b"COMMIT")
         return value
 
     def close(self) -> None:
@@ -309,9 +349,16 @@ class PostgresWriter:
     """See `threads.Writer`. `name` tells this process's notifications from those of others."""
 
     def __init__(
-        self, url: str, settlement: Settlement, telling: Telling, name: str, listener: Companion
+        self,
+        url: str,
+        settlement: Settlement,
+        telling: Telling,
+        name: str,
+        listener: Companion,
+        guard: SchemaGuard,
     ) -> None:
         self._link = Link(url)
+        self._guard = guard
         self._listener = listener
         self._settlement = settlement
         self._telling = telling
@@ -346,6 +393,9 @@ class PostgresWriter:
                 self._link.renew()
                 outcomes, txn = self._run_group(jobs, careful)
                 return outcomes, self._end(txn)
+            except SchemaTooNew as error:
+                self._link.roll_back()
+                return _all_failed(jobs, error), News(0, outdated=str(error))
             except Unavailable as error:
                 return _all_failed(jobs, error), None
             except _JobFailed:
@@ -369,15 +419,16 @@ class PostgresWriter:
         told = [news for _, news in results if news is not None]
         hints = [hint for news in told for hint in news.hints]
         own = max((news.own for news in told), default=0)
-        return [outcome for outcomes, _ in results for outcome in outcomes], News(0, hints, own)
+        outdated = next((news.outdated for news in told if news.outdated), "")
+        return [outcome for outcomes, _ in results for outcome in outcomes], News(0, hints, own, outdated)
 
     def _run_group(self, jobs: Sequence[Job], careful: bool) -> tuple[list[Outcome], PostgresTxn]:
         self._committing = False
         settled = self._settlement.settled
-        cursor = self._link.run(_BEGIN_WRITE)
-        cursor.nextset()
-        (xid,) = cursor.fetchone() or (0,)
-        self._xid = int(xid)
+        begun = self._link.direct(_BEGIN_WRITE)
+        self._xid = int(begun.get_value(0, 0) or 0)
+        migrations = int(begun.get_value(0, 1) or 0)
+        self._guard.check(migrations, lambda: self._link.conn.execute(APPLIED).fetchall())
         txn = PostgresTxn(self._link.cursor, settled)
         if careful or len(jobs) == 1:
             return [self._run_alone(txn, job) for job in jobs], txn
@@ -396,15 +447,15 @@ class PostgresWriter:
         """One job in its savepoint."""
         hints = txn.hints
         txn.hints = {}
-        self._link.run(b"SAVEPOINT job")
+        self._link.direct(b"SAVEPOINT job")
         try:
             value = job.fn(txn, *job.args, **job.kwargs)
-            self._link.run(b"RELEASE SAVEPOINT job")
+            self._link.direct(b"RELEASE SAVEPOINT job")
         except BaseException as error:
             if _is_collision(error) or self._link.conn.broken:
                 raise
             txn.hints = hints
-            self._link.run(b"ROLLBACK TO SAVEPOINT job; RELEASE SAVEPOINT job")
+            self._link.direct(b"ROLLBACK TO SAVEPOINT job; RELEASE SAVEPOINT job")
             return failed(job, _told(error))
         txn.hints = hints | txn.hints
         return Outcome(job, value)
@@ -413,7 +464,7 @@ class PostgresWriter:
         """Commit, and look at once what is settled: one question to the server."""
         if not (txn.taken or txn.hints):
             self._committing = True
-            self._link.run(b"COMMIT")
+            self._link.direct(b"COMMIT")
             self._committing = False
             return None
         if txn.hints:
@@ -511,10 +562,14 @@ def decode_payload(payload: str) -> tuple[str, int, list[Hint]]:
 
 def _all_failed(jobs: Sequence[Job], error: BaseException) -> list[Outcome]:
     outcomes = []
+    told: StoreFault | BadText
     for job in jobs:
-        told = (
-            fault(error) if isinstance(error, psycopg.Error) else Unavailable(f"the commit failed: {error}")
-        )
+        if isinstance(error, psycopg.Error):
+            told = fault(error)
+        elif isinstance(error, SchemaTooNew):
+            told = SchemaTooNew(str(error))
+        else:
+            told = Unavailable(f"the commit failed: {error}")
         told.__cause__ = error
         outcomes.append(Outcome(job, error=told))
     return outcomes

@@ -5,7 +5,8 @@ The file is in WAL mode, so readers see a snapshot and never wait for the writer
 
 Another process may write to the same file now and then (`ranvier user add`). So nothing that the writer
 knows outlives its transaction: each group begins by reading the newest position. If that is not where this
-process left it, somebody else was here, and subscribers are told of a gap.
+process left it, somebody else was here, and subscribers are told of a gap. If that was a later version, which has
+changed the schema, nothing is written any more.
 """
 
 import logging
@@ -15,8 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ranvier.store.database import Hint, Integrity, Kind, Row, StoreFault, Unavailable
+from ranvier.store.database import Hint, Integrity, Kind, Row, SchemaTooNew, StoreFault, Unavailable
 from ranvier.store.dialect import for_sqlite
+from ranvier.store.migrate import APPLIED
+from ranvier.store.schema_guard import SchemaGuard
 from ranvier.store.threads import Job, News, Outcome, failed
 
 log = logging.getLogger(__name__)
@@ -32,12 +35,18 @@ MAX_WAL_BYTES: Final = 64 * 1024 * 1024
 
 TRUNCATE_WAIT_MS: Final = 500
 
-WRITER_CACHE_KIB: Final = 32_768
-READER_CACHE_KIB: Final = 4_096
+CACHE_BYTES: Final = 48 * 1024 * 1024
+"""For pages of the database, of all connections together. What is in the file itself is mapped and does not count."""
+
+READERS: Final = 4
+WRITER_SHARE: Final = 2 / 3
+"""Of the cache; the readers have the rest. The writer's spares reading what it is about to change."""
+
 MMAP_BYTES: Final = 256 * 1024 * 1024
 CACHED_STATEMENTS: Final = 1_024
 
 _POSITION: Final = "SELECT position FROM newest_position"
+_LOOK: Final = "SELECT position, (SELECT COUNT(*) FROM migrations) FROM newest_position"
 _SET_POSITION: Final = "UPDATE newest_position SET position = ?"
 
 _UNAVAILABLE: Final = frozenset(
@@ -56,8 +65,9 @@ _UNAVAILABLE: Final = frozenset(
 )
 
 
-def connect(path: Path, *, writes: bool = False) -> sqlite3.Connection:
+def connect(path: Path, *, writes: bool = False, cache_bytes: int = CACHE_BYTES) -> sqlite3.Connection:
     """Open a connection in autocommit mode, usable on one thread at a time. Creates the file if `writes`.
+    `cache_bytes`: for a writer and its readers together.
 
     Raises: Unavailable when the file cannot be opened, or not in WAL mode.
     """
@@ -75,7 +85,7 @@ def connect(path: Path, *, writes: bool = False) -> sqlite3.Connection:
     except (OSError, sqlite3.Error) as error:
         raise Unavailable(f"cannot open {path}: {error}") from error
     try:
-        _configure(conn, writes=writes)
+        _configure(conn, cache_bytes, writes=writes)
     except BaseException as error:
         conn.close()
         if isinstance(error, sqlite3.Error):
@@ -84,7 +94,8 @@ def connect(path: Path, *, writes: bool = False) -> sqlite3.Connection:
     return conn
 
 
-def _configure(conn: sqlite3.Connection, *, writes: bool) -> None:
+def _configure(conn: sqlite3.Connection, cache_bytes: int, *, writes: bool) -> None:
+    share = WRITER_SHARE if writes else (1 - WRITER_SHARE) / READERS
     if writes:
         (mode,) = conn.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
@@ -100,7 +111,7 @@ def _configure(conn: sqlite3.Connection, *, writes: bool) -> None:
         "trusted_schema = OFF",
         # Debian's build overwrites all that is deleted, at the cost of writing those pages.
         "secure_delete = FAST",
-        f"cache_size = -{WRITER_CACHE_KIB if writes else READER_CACHE_KIB}",
+        f"cache_size = -{int(share * cache_bytes / 1024)}",
         f"mmap_size = {MMAP_BYTES}",
         f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
         f"journal_size_limit = {MAX_WAL_BYTES}",
@@ -124,11 +135,13 @@ class SqliteTxn:
     One cursor serves every statement, as each answer is fetched before the next statement runs.
     """
 
-    __slots__ = ("_cursor", "_position", "hints")
+    __slots__ = ("_cursor", "_position", "hints", "is_snapshot")
 
     def __init__(self, cursor: sqlite3.Cursor, position: int | None = None) -> None:
+        """`position`: for a WriteTxn, where it begins."""
         self._cursor = cursor
         self._position = position
+        self.is_snapshot = position is None
         self.hints: dict[tuple[Kind, int], None] = {}
 
     @property
@@ -171,8 +184,8 @@ class SqliteTxn:
 class SqliteReader:
     """See `threads.Reader`."""
 
-    def __init__(self, path: Path) -> None:
-        self._conn = connect(path)
+    def __init__(self, path: Path, cache_bytes: int = CACHE_BYTES) -> None:
+        self._conn = connect(path, cache_bytes=cache_bytes)
         self._cursor = self._conn.cursor()
 
     def read(self, job: Job) -> Outcome:
@@ -194,9 +207,10 @@ class SqliteReader:
 class SqliteWriter:
     """See `threads.Writer`. The file's schema is that of this program already."""
 
-    def __init__(self, path: Path) -> None:
-        self._conn = connect(path, writes=True)
+    def __init__(self, path: Path, guard: SchemaGuard, cache_bytes: int = CACHE_BYTES) -> None:
+        self._conn = connect(path, writes=True, cache_bytes=cache_bytes)
         self._cursor = self._conn.cursor()
+        self._guard = guard
         self._wal = Path(f"{path}-wal")
         self._wal_allowed = MAX_WAL_BYTES
         self.position: int = self._cursor.execute(_POSITION).fetchone()[0]
@@ -204,12 +218,14 @@ class SqliteWriter:
     def commit(self, jobs: Sequence[Job]) -> tuple[list[Outcome], News | None]:
         try:
             self._cursor.execute("BEGIN IMMEDIATE")
-            (found,) = self._cursor.execute(_POSITION).fetchone()
+            found = self._look()
             txn = SqliteTxn(self._cursor, found)
             outcomes = [self._run(txn, job) for job in jobs]
             if txn.position != found:
                 self._cursor.execute(_SET_POSITION, (txn.position,))
             self._cursor.execute("COMMIT")
+        except SchemaTooNew as error:
+            return self._all_failed(jobs, error), News(self.position, outdated=str(error))
         except BaseException as error:
             return self._all_failed(jobs, error), None
         return outcomes, self._news(found, txn.position, list(txn.hints))
@@ -242,7 +258,8 @@ class SqliteWriter:
         outcomes = []
         for job in jobs:
             # An exception each: what several raise would share a traceback.
-            told = Unavailable(f"the commit failed: {error}")
+            is_too_new = isinstance(error, SchemaTooNew)
+            told = SchemaTooNew(str(error)) if is_too_new else Unavailable(f"the commit failed: {error}")
             told.__cause__ = error
             outcomes.append(Outcome(job, error=told))
         return outcomes
@@ -259,11 +276,19 @@ class SqliteWriter:
 
     def look(self) -> News | None:
         try:
-            (found,) = self._cursor.execute(_POSITION).fetchone()
+            found = self._look()
+        except SchemaTooNew as error:
+            return News(self.position, outdated=str(error))
         except sqlite3.Error:
             log.exception("the newest position cannot be read")
             return None
         return self._news(found, found, ())
+
+    def _look(self) -> int:
+        """The newest position. Raises: SchemaTooNew."""
+        found, migrations = self._cursor.execute(_LOOK).fetchone()
+        self._guard.check(migrations, lambda: self._cursor.execute(APPLIED).fetchall())
+        return int(found)
 
     def after_commit(self) -> None:
         """Keep the log bounded. SQLite starts it anew only without readers; if need be, wait for them."""

@@ -84,6 +84,10 @@ class Telling:
             else:
                 _add(self._heard, mark, 0)
 
+    def end(self, why: str) -> None:
+        """Tell that this program can use the database no longer."""
+        self._tell(News(self.position, outdated=why))
+
     def lose_marks(self) -> None:
         """Those that are not heard yet will never be: the listener was cut off."""
         with self._lock:

@@ -16,7 +16,17 @@ from typing import Any, Concatenate, Final, Protocol
 
 import msgspec
 
-from ranvier.store.database import Hint, P, ReadTxn, Subscriber, T, Unavailable, WriteTxn
+from ranvier.store.database import (
+    Hint,
+    Kind,
+    P,
+    ReadTxn,
+    SchemaTooNew,
+    Subscriber,
+    T,
+    Unavailable,
+    WriteTxn,
+)
 
 log = logging.getLogger(__name__)
 
@@ -33,19 +43,39 @@ IDLE_S: Final = 1.0
 """How long nothing is written before the writer looks whether another process wrote."""
 
 
-class Job(msgspec.Struct, gc=False):
+class Job(msgspec.Struct):
     """A function to run on a transaction, and who waits for its outcome."""
 
-    future: asyncio.Future[Any]
+    future: asyncio.Future[Any] | None  # until it is told
     fn: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
 
+    @property
+    def is_given_up(self) -> bool:
+        """Whether nobody waits any more."""
+        return self.future is not None and self.future.cancelled()
 
-class Outcome(msgspec.Struct, frozen=True, gc=False):
+
+class Outcome(msgspec.Struct):
     job: Job
     value: Any = None
     error: BaseException | None = None
+
+    def tell(self) -> None:
+        """Tell it to who waits. Once, on the event loop."""
+        future, error = self.job.future, self.error
+        assert future is not None, "it is told once"
+        # An error keeps the frames that it came through, and these keep the job, and outcomes. If they kept it in
+        # turn, all that the function worked on would stay in memory, however often that happens.
+        self.job.future = self.error = None
+        if error is None:
+            if not future.done():
+                future.set_result(self.value)
+        elif not future.done():
+            future.set_exception(error)
+        else:
+            log.warning("%s failed after its caller had gone", self.job.fn, exc_info=error)
 
 
 class News(msgspec.Struct, frozen=True):
@@ -54,6 +84,7 @@ class News(msgspec.Struct, frozen=True):
     position: int
     hints: Sequence[Hint] = ()
     own: int = 0  # the newest position that the group itself took, which may not be settled yet
+    outdated: str = ""  # why this program can use the database no longer: a later one has changed the schema
 
 
 class Writer(Protocol):
@@ -112,6 +143,7 @@ class Newsroom:
 
     def __init__(self, position: int) -> None:
         self.position = position
+        self.outdated = ""
         self._subscribers: list[Subscriber] = []
         self._waiting: list[tuple[int, asyncio.TimerHandle, Callable[[], None]]] = []
 
@@ -120,11 +152,14 @@ class Newsroom:
 
     def tell(self, news: News) -> None:
         self.position = max(self.position, news.position)
-        for subscriber in self._subscribers if news.hints else ():
+        self.outdated = self.outdated or news.outdated
+        # Whoever waits for changes has to find out that no more are coming.
+        hints = news.hints if not news.outdated else (Hint(Kind.GAP, 0, self.position),)
+        for subscriber in self._subscribers if hints else ():
             try:
-                subscriber(news.hints)
+                subscriber(hints)
             except Exception:
-                log.exception("a subscriber failed on %d hints", len(news.hints))
+                log.exception("a subscriber failed on %d hints", len(hints))
         if self._waiting:
             self._call_due(lambda position, _: position <= self.position)
 
@@ -176,7 +211,10 @@ class ThreadedDatabase:
         self._reads_waiting += 1
         future: asyncio.Future[T] = self._loop.create_future()
         self._reads.put(Job(future, fn, args, kwargs))
-        return await future
+        try:
+            return await future
+        finally:
+            del future  # for what it raises keeps this frame
 
     async def write(self, fn: Callable[Concatenate[WriteTxn, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         self._admit(self._writes_waiting)
@@ -186,7 +224,10 @@ class ThreadedDatabase:
         if not self._to_hand_over:
             self._loop.call_soon(self._hand_over)
         self._to_hand_over.append(Job(future, fn, args, kwargs))
-        return await future
+        try:
+            return await future
+        finally:
+            del future  # for what it raises keeps this frame
 
     def position(self) -> int:
         return self._newsroom.position
@@ -216,6 +257,8 @@ class ThreadedDatabase:
     def _admit(self, waiting: int) -> None:
         if self._closing is not None:
             raise Unavailable("the database is closed")
+        if self._newsroom.outdated:
+            raise SchemaTooNew(self._newsroom.outdated)
         if waiting >= MAX_WAITING:
             raise Unavailable(f"{waiting} jobs wait for the database")
 
@@ -226,10 +269,11 @@ class ThreadedDatabase:
 
     def _read_loop(self, reader: Reader) -> None:
         while (job := self._reads.get()) is not None:
-            if job.future.cancelled():
+            if job.is_given_up:
                 self._mailbox.post(self._forget_read)
             else:
                 self._mailbox.post(partial(self._read_done, reader.read(job)))
+            del job  # else it is kept until there is another one
         reader.close()
 
     def _forget_read(self) -> None:
@@ -237,7 +281,7 @@ class ThreadedDatabase:
 
     def _read_done(self, outcome: Outcome) -> None:
         self._reads_waiting -= 1
-        _resolve(outcome)
+        outcome.tell()
 
     def _write_loop(self) -> None:
         waiting: deque[Job] = deque()
@@ -251,39 +295,31 @@ class ThreadedDatabase:
                         open_ = False
                     else:
                         waiting.extend(jobs)
+                    del jobs  # else they are kept until there are others
             except Empty:
                 if news := self._writer.look():
                     self._mailbox.post(partial(self._newsroom.tell, news))
                 continue
             if waiting:
-                group = [waiting.popleft() for _ in range(min(MAX_GROUP, len(waiting)))]
-                outcomes, told = self._writer.commit(group)
-                self._mailbox.post(partial(self._written, outcomes, told))
+                self._commit([waiting.popleft() for _ in range(min(MAX_GROUP, len(waiting)))])
                 self._writer.after_commit()
         self._writer.close()
+
+    def _commit(self, group: Sequence[Job]) -> None:
+        outcomes, told = self._writer.commit(group)
+        self._mailbox.post(partial(self._written, outcomes, told))
 
     def _written(self, outcomes: Sequence[Outcome], news: News | None) -> None:
         # The position first: whoever is answered has to find what it wrote.
         if news is not None:
             self._newsroom.tell(news)
         self._writes_waiting -= len(outcomes)
-        self._newsroom.when_settled(0 if news is None else news.own, partial(_resolve_all, outcomes))
+        self._newsroom.when_settled(0 if news is None else news.own, partial(_tell_all, outcomes))
 
 
-def _resolve_all(outcomes: Sequence[Outcome]) -> None:
+def _tell_all(outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
-        _resolve(outcome)
-
-
-def _resolve(outcome: Outcome) -> None:
-    future = outcome.job.future
-    if outcome.error is None:
-        if not future.done():
-            future.set_result(outcome.value)
-    elif not future.done():
-        future.set_exception(outcome.error)
-    else:
-        log.warning("%s failed after its caller had gone", outcome.job.fn, exc_info=outcome.error)
+        outcome.tell()
 
 
 def failed(job: Job, error: BaseException) -> Outcome:
