@@ -1,11 +1,13 @@
 """What searches read and keep, on both engines."""
 
 from random import Random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from ranvier.core.identifiers import UserID
-from ranvier.store.database import Conflict, Database
+from ranvier.store.database import Conflict, Database, ReadTxn, Row
 from ranvier.store.tables import followers, message_search, redactions, rooms
 from ranvier.store.tables import user_directory as directory
 from ranvier.store.tables.message_search import Words
@@ -49,7 +51,7 @@ async def test_users_are_found_by_their_words(db: Database) -> None:
         rows = await db.read(directory.search_users, searcher, prefixes)
         return [(nid, word) for nid, (word, _) in rows.items()]
 
-    assert await found(alice, "an") == [(bob, "an"), (carol, "anna")]
+    assert await found(alice, "an") == [(bob, "an"), (alice, "anna"), (carol, "anna")]
     assert await found(alice, "an", "car") == [(carol, "anna")]
     assert await found(alice, "an", "x") == []
     assert await found(bob, "ann") == [(alice, "anna"), (carol, "anna")]
@@ -144,6 +146,29 @@ async def test_a_search_reads_only_so_much(db: Database, monkeypatch: pytest.Mon
     assert found[:19] == list(range(199, 180, -1))
     assert 1 not in found or len(found) == 20
     assert await db.read(message_search.search_events, (), ("a",), upto=999, limit=5) == []
+
+
+async def test_words_that_become_rare_are_not_looked_for_without_end(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest events hold both words; those before hold one of them each, for long."""
+    monkeypatch.setattr(message_search, "SAMPLE_EVENTS", 50)
+    kept = [Words(1, nid, ("a", "b") if nid > 1_400 else ("ab"[nid % 2],)) for nid in range(1, 1_501)]
+    await db.write(message_search.insert_words, kept)
+
+    def search(txn: ReadTxn) -> tuple[list[int], int]:
+        asked: list[str] = []
+
+        def read(sql: str, /, **params: object) -> list[Row]:
+            asked.append(sql)
+            return txn.all(sql, **params)
+
+        spying: Any = SimpleNamespace(all=read, value=txn.value)
+        return message_search.search_events(spying, (1,), ("a", "b"), upto=9_999, limit=105), len(asked)
+
+    found, queries = await db.read(search)
+    assert found == list(range(1_500, 1_400, -1))
+    assert queries <= 15
 
 
 async def test_what_is_to_be_searched(db: Database) -> None:

@@ -43,6 +43,7 @@ class SearchIndexer:
         self._db = db
         self._clock = clock
         self._came = asyncio.Event()
+        self._turn = asyncio.Lock()
         db.subscribe(self._hear)
 
     async def run(self) -> None:
@@ -65,17 +66,18 @@ class SearchIndexer:
                 if not await self.index_some():
                     return
             except Conflict:
-                continue  # the worker is at it, or another process
+                continue  # another process is at it
 
     async def index_some(self) -> bool:
         """Deal with the next events; whether there are more.
 
         Raises: Conflict when another process does the same.
         """
-        since, upto, found, gone, has_more = await self._db.read(_read_next)
-        if found or gone or has_more or upto - since > MAX_BEHIND:
-            await self._db.write(_store, found, gone, since, upto)
-        return has_more
+        async with self._turn:  # the worker, and all who search
+            since, upto, found, gone, has_more = await self._db.read(_read_next)
+            if found or gone or has_more or upto - since > MAX_BEHIND:
+                await self._db.write(_store, found, gone, since, upto)
+            return has_more
 
     def _hear(self, hints: Sequence[Hint]) -> None:
         if any(hint.kind in (Kind.ROOM, Kind.GAP) for hint in hints):

@@ -17,6 +17,8 @@ from ranvier.store.tables.batches import in_batches
 REDACTION: Final = "m.room.redaction"
 MAX_READ: Final = 20_000
 """Events with the rarest word that one search reads."""
+FIRST_STEP: Final = 4
+"""Events of a room that are read at first, at least: to find a room's newest costs more than to read on there."""
 STEP_FACTOR: Final = 4
 SAMPLE_ROOMS: Final = 500
 SAMPLE_EVENTS: Final = 2_000
@@ -40,6 +42,15 @@ class Words(msgspec.Struct, frozen=True):
     room_nid: int
     event_nid: int
     words: Collection[str]
+
+
+class _Part(msgspec.Struct, frozen=True):
+    """What of each room is read next: its next `step` events with `word`, down to `oldest`."""
+
+    word: str
+    others: Sequence[str]
+    oldest: int
+    step: int
 
 
 _COLUMNS: Final = "e.event_nid, e.event_id, e.room_nid, e.type, e.redacted_by, e.json"
@@ -72,10 +83,10 @@ _NEXT: Final = """
     WITH wanted(room_nid, word, below) AS (:wanted[3])
     SELECT w.room_nid, w.event_nid, {holds_others}
     FROM wanted JOIN message_words w ON w.room_nid = wanted.room_nid AND w.word = wanted.word
-        AND w.event_nid < wanted.below AND w.event_nid >= COALESCE((
+        AND w.event_nid < wanted.below AND w.event_nid >= {{greatest}}(COALESCE((
             SELECT x.event_nid FROM message_words x
             WHERE x.room_nid = wanted.room_nid AND x.word = wanted.word AND x.event_nid < wanted.below
-            ORDER BY x.event_nid DESC LIMIT 1 OFFSET :offset), 0)
+            ORDER BY x.event_nid DESC LIMIT 1 OFFSET :offset), 0), :oldest)
 """
 _HOLDS: Final = """
     EXISTS (SELECT 1 FROM message_words f
@@ -129,17 +140,19 @@ def search_events(
 ) -> list[int]:
     """The newest events of these rooms, up to a position, that hold all of these words.
 
-    Each room's events with the rarest of the words are read from the newest on, in ever larger steps, and only where
-    there may be newer ones than those found so far. After MAX_READ of them, what is older is left out.
-    Cost: up to 10 queries; with several words 1 more for each word.
+    Each room's events with the rarest of the words are read from the newest on, in ever larger steps, and only those
+    that may be newer than what was found so far. After MAX_READ of them, what is older is left out.
+    Cost: up to 15 queries; with several words 1 more for each word.
     """
     first, *others = _rarest_first(txn, room_nids, words)
     ends = dict.fromkeys(room_nids, upto + 1)  # by room: where to go on
     found: list[int] = []
-    step, read = limit // max(len(ends), 1) + 1, 0
+    oldest, read = 0, 0  # of those found, once they are as many as wanted
+    step = max(limit // max(len(ends), 1) + 1, FIRST_STEP)
     while ends and read < MAX_READ:
         reached: dict[int, list[int]] = {}
-        for room_nid, event_nid, holds_others in _read_next(txn, ends, first, others, step):
+        part = _Part(first, others, oldest, step)
+        for room_nid, event_nid, holds_others in _read_next(txn, ends, part):
             reached.setdefault(room_nid, []).append(event_nid)
             if holds_others:
                 found.append(event_nid)
@@ -149,8 +162,17 @@ def search_events(
         # A room that gave less than it might have has no more.
         lowest = {nid: min(some) for nid, some in reached.items() if len(some) == step}
         ends = {room_nid: end for room_nid, end in lowest.items() if end > oldest}
-        step = min(step * STEP_FACTOR, max(MAX_READ - read, 0) // max(len(ends), 1) + 1)
+        step = min(step * STEP_FACTOR, _further(len(found), limit, read) // max(len(ends), 1) + 1)
     return found
+
+
+def _further(found: int, limit: int, read: int) -> int:
+    """How many more events are to be read: what it takes if they hold the words as often as those before, and not so
+    few that there is no end to it where they hold them less often."""
+    left = max(MAX_READ - read, 0)
+    if found in (0, limit):
+        return left
+    return min(left, max((limit - found) * read * 5 // (4 * found), read // 2))
 
 
 def _rarest_first(txn: ReadTxn, room_nids: Collection[int], words: Sequence[str]) -> Sequence[str]:
@@ -162,12 +184,11 @@ def _rarest_first(txn: ReadTxn, room_nids: Collection[int], words: Sequence[str]
     return sorted(words, key=counts.__getitem__)
 
 
-def _read_next(
-    txn: ReadTxn, ends: Mapping[int, int], word: str, others: Sequence[str], step: int
-) -> Iterator[Row]:
-    """Of each room the next `step` events with a word: room_nid, event_nid, whether they hold the others."""
-    named = {f"word_{number}": other for number, other in enumerate(others)}
-    holds = " AND ".join(_HOLDS.format(number=number) for number in range(len(others))) or "1 = 1"
-    wanted = [(room_nid, word, end) for room_nid, end in ends.items()]
+def _read_next(txn: ReadTxn, ends: Mapping[int, int], part: _Part) -> Iterator[Row]:
+    """Of each room the next events with a word: room_nid, event_nid, whether they hold the others."""
+    named = {f"word_{number}": other for number, other in enumerate(part.others)}
+    holds = " AND ".join(_HOLDS.format(number=number) for number in range(len(part.others))) or "1 = 1"
+    sql = _NEXT.format(holds_others=holds)
+    wanted = [(room_nid, part.word, end) for room_nid, end in ends.items()]
     for batch in in_batches(wanted):
-        yield from txn.all(_NEXT.format(holds_others=holds), wanted=batch, offset=step - 1, **named)
+        yield from txn.all(sql, wanted=batch, offset=part.step - 1, oldest=part.oldest, **named)
