@@ -10,6 +10,7 @@ import pytest
 
 from ranvier.app.config import MailConfig
 from ranvier.core.identifiers import UserID
+from ranvier.services.mail_texts import MailTexts
 from ranvier.services.push.delivery import PushDelivery
 from ranvier.services.push.mail_teller import MAX_GAP_MS, MailTeller
 from ranvier.services.push.unsubscribing import Unsubscribing
@@ -223,7 +224,7 @@ async def test_a_mail_server_that_is_down_is_tried_again(homeserver, mails, cloc
 async def test_two_processes_send_one_mail(homeserver, mails, clock, alice, bob, room):
     ports = homeserver.foundation.ports
     unsubscribing = Unsubscribing(ports.db, ports.signing_keys, "https://test.example")
-    tellers = {"email": MailTeller(ports.mailer, ports.config.name, unsubscribing)}
+    tellers = {"email": MailTeller(ports.mailer, MailTexts(ports.config.name), unsubscribing)}
     other = PushDelivery(ports.db, homeserver.foundation.interner, clock, tellers)
     task = asyncio.create_task(other.run())
     try:

@@ -1,11 +1,14 @@
 """What people do with their account in the browser, and the one request of a client that they approve there."""
 
 import re
+from io import BytesIO
 from urllib.parse import urlencode
 
 import pytest
+from PIL import Image
 
 from ranvier.app.config import MailConfig, RegistrationConfig
+from ranvier.http.oauth import avatar_page
 from ranvier.services.oauth.browsers import FRESH_MS
 
 from .homeserver import PASSWORD, eventually
@@ -366,3 +369,82 @@ async def test_who_forgot_the_password(start_homeserver):
 async def test_without_mail_nobody_can_forget_the_password(server):
     assert FORGOT not in text_of(await server.client.get(SIGN_IN))
     assert (await server.client.get(FORGOT)).status == 404
+
+
+AVATAR = "/_ranvier/account/avatar"
+MARK = "----mark"
+
+
+async def send_picture(server, browser, picture=None, *, csrf=None, **fields):
+    """As the form on the profile page does."""
+    if csrf is None:
+        csrf = hidden_fields(await browser.get(ACCOUNT))["csrf"]
+    parts = [f'name="{name}"\r\n\r\n{value}'.encode() for name, value in {"csrf": csrf, **fields}.items()]
+    if picture is not None:
+        parts.append(b'name="picture"; filename="me.html"\r\nContent-Type: text/html\r\n\r\n' + picture)
+    head = f"--{MARK}\r\nContent-Disposition: form-data; ".encode()
+    body = b"".join(head + part + b"\r\n" for part in parts) + f"--{MARK}--\r\n".encode()
+    headers = {"content-type": f"multipart/form-data; boundary={MARK}"}
+    headers["cookie"] = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+    return await server.client.request("POST", AVATAR, body=body, headers=headers)
+
+
+def draw(color, kind="PNG"):
+    stream = BytesIO()
+    Image.new("RGB", (200, 120), color).save(stream, kind)
+    return stream.getvalue()
+
+
+async def avatar_of(user):
+    return (await user.get(f"{C}/profile/{user.user_id}/avatar_url")).json.get("avatar_url")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP"])
+async def test_the_picture(server, browser, alice, kind):
+    assert "<img" not in text_of(await browser.get(ACCOUNT))
+    assert (await browser.get(AVATAR)).status == 404
+    assert sent_to(await send_picture(server, browser, draw("red", kind))) == f"{BASE}{ACCOUNT}"
+    url = await avatar_of(alice)
+    found = await alice.get(f"/_matrix/client/v1/media/download/{url.removeprefix('mxc://')}")
+    assert (found.body, found.headers["content-type"]) == (draw("red", kind), f"image/{kind.lower()}")
+    page = await browser.get(ACCOUNT)
+    (shown,) = re.findall(r'<img src="([^"]+)"', text_of(page))
+    assert "img-src 'self'" in page.headers["content-security-policy"]
+    small = await browser.get(shown)
+    assert small.headers["content-type"].startswith("image/")
+    assert small.headers["cross-origin-resource-policy"] == "same-origin"
+    assert Image.open(BytesIO(small.body)).size == (96, 96)
+    sent_to(await send_picture(server, browser, remove="yes"))
+    assert await avatar_of(alice) is None
+    assert "<img" not in text_of(await browser.get(ACCOUNT))
+
+
+@pytest.mark.parametrize("picture", [b"", b"<svg/>", b"<script>", None])
+async def test_what_is_no_picture_is_not_taken(server, browser, alice, picture):
+    answer = await send_picture(server, browser, picture)
+    assert answer.status == 400
+    assert answer.headers["content-type"].startswith("text/html")
+    assert await avatar_of(alice) is None
+
+
+async def test_only_ones_own_pages_send_pictures(server, browser, alice):
+    assert (await send_picture(server, browser, draw("red"), csrf="")).status == 403
+    assert (await send_picture(server, browser, draw("red"), csrf="x" * 43)).status == 403
+    stranger = Browser(server.client)
+    assert (await send_picture(server, stranger, draw("red"), csrf="")).status == 403
+    assert (await stranger.get(AVATAR)).status == 403
+    assert (await browser.post(AVATAR, remove="yes")).status == 400
+    assert await avatar_of(alice) is None
+
+
+async def test_a_picture_is_bounded(server, browser, alice):
+    answer = await send_picture(server, browser, draw("red") + bytes(avatar_page.MAX_BYTES))
+    assert answer.status == 413
+    assert "at most 10 MiB" in text_of(answer)
+
+
+async def test_a_picture_that_is_elsewhere_or_nowhere_does_no_harm(server, browser, alice):
+    for url in ("mxc://gone.test/abc", "https://example.org/me.png", "mxc://test/none"):
+        await alice.put(f"{C}/profile/@alice:test/avatar_url", {"avatar_url": url})
+        assert (await browser.get(ACCOUNT)).status == 200
+        assert (await browser.get(AVATAR)).status in (404, 502)

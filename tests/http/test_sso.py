@@ -334,6 +334,39 @@ async def test_an_account_that_exists_is_linked_only_where_the_administrator_say
     check_refusal(await world.come_back({"sub": "3", "preferred_username": "nobody"}), 403, "no account here")
 
 
+@pytest.mark.parametrize(
+    ("said", "is_trusted", "is_linked"),
+    [
+        ({}, False, False),
+        ({"email_verified": False}, False, False),
+        ({"email_verified": "nonsense"}, False, False),
+        ({"email_verified": True}, False, True),
+        ({"email_verified": "true"}, False, True),
+        ({}, True, True),
+    ],
+)
+async def test_an_address_links_an_account_only_if_it_is_proved(start_world, said, is_trusted, is_linked):
+    named = {"user_name": "{email|localpart}", "email_is_verified": is_trusted}
+    world = await start_world(provider_config(link_existing=True, **named))
+    old = await world.homeserver.register("dan")
+    claims = {name: value for name, value in DAN.items() if name != "preferred_username"} | said
+    if is_linked:
+        assert (await world.sign_in(claims)).user_id == old.user_id
+    else:
+        check_refusal(await world.come_back(claims), 403, "Confirm it there first")
+        # Whose name is nobody's yet takes nothing from anybody.
+        other = claims | {"sub": "2", "email": "erin@mail.test"}
+        assert (await world.sign_in(other)).user_id == "@erin:test"
+
+
+async def test_an_address_of_another_claim_is_one_too(start_world):
+    world = await start_world(
+        provider_config(link_existing=True, user_name="{mail|localpart}", email="{mail}")
+    )
+    await world.homeserver.register("dan")
+    check_refusal(await world.come_back({"sub": "1", "mail": "dan@mail.test"}), 403, "Confirm it there first")
+
+
 async def test_without_that_the_name_is_just_taken(world):
     await world.homeserver.register("dan")
     page = await world.come_back()

@@ -1,13 +1,14 @@
 """Pages for browsers: templates of this package, and headers that let a page do what it must and nothing else."""
 
 import secrets
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ranvier.core.errors import InvalidParam
+from ranvier.http.endpoint import Auth, Rate, endpoint
 from ranvier.http.responses import Response
 
 MAX_FORM_BYTES: Final = 8_192
@@ -19,6 +20,26 @@ _TEMPLATES: Final = Environment(
     lstrip_blocks=True,
     auto_reload=False,
 )
+
+Function = TypeVar("Function", bound=Callable[..., Awaitable[Any]])
+
+
+def page_endpoint(*paths: str, operation: str, rate: Rate = Rate.READ) -> Callable[[Function], Function]:
+    """Declare what shows a page: a browser asks for it, and knows no access token."""
+    return endpoint("GET", *paths, operation=operation, auth=Auth.NONE, rate=rate, is_page=True)
+
+
+def form_endpoint(*paths: str, operation: str, rate: Rate = Rate.WRITE) -> Callable[[Function], Function]:
+    """Declare where a form of such a page is sent to."""
+    return endpoint(
+        "POST",
+        *paths,
+        operation=operation,
+        auth=Auth.NONE,
+        rate=rate,
+        max_body_bytes=MAX_FORM_BYTES,
+        is_page=True,
+    )
 
 
 class Template:
@@ -47,7 +68,7 @@ def html_page(
     nonce = secrets.token_urlsafe(16)
     policy = (
         f"default-src 'none'; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'; connect-src 'self'; "
-        f"form-action {leads_to}; base-uri 'none'; frame-ancestors 'none'"
+        f"img-src 'self'; form-action {leads_to}; base-uri 'none'; frame-ancestors 'none'"
     )
     return Response(
         status=status,

@@ -47,6 +47,11 @@ def fill(template: str, claims: JsonObject) -> str | None:
     return text if is_usable else None
 
 
+def list_named(template: str) -> set[str]:
+    """The claims with which a template is filled, wholly or in part."""
+    return {place[1] for place in _PLACE.finditer(template)}
+
+
 def localpart_of_name(name: str) -> str:
     """The local part of a user id for a name of any characters.
 

@@ -10,10 +10,16 @@ from ranvier.core.errors import NotFound
 from ranvier.core.identifiers import ServerName
 from ranvier.http.client.sso_pages import ALLOW_PATH, SsoPages
 from ranvier.http.cookies import CookieJar
-from ranvier.http.endpoint import Auth, Rate, endpoint
+from ranvier.http.endpoint import Rate
 from ranvier.http.request import Request
 from ranvier.http.responses import Response
-from ranvier.http.web_pages import MAX_FORM_BYTES, html_page, load_template, parse_form
+from ranvier.http.web_pages import (
+    form_endpoint,
+    html_page,
+    load_template,
+    page_endpoint,
+    parse_form,
+)
 from ranvier.services.sso.confirming import Confirming
 from ranvier.services.sso.signing_in import SigningIn
 
@@ -38,13 +44,8 @@ class SsoConfirmation:
         self._jar = jar
         self._choice_page = load_template("sso_choose_provider.html")
 
-    @endpoint(
-        "GET",
-        "/_matrix/client/v3/auth/m.login.sso/fallback/web",
-        operation="authFallback",
-        auth=Auth.NONE,
-        rate=Rate.LOGIN,
-        is_page=True,
+    @page_endpoint(
+        "/_matrix/client/v3/auth/m.login.sso/fallback/web", operation="authFallback", rate=Rate.LOGIN
     )
     async def show(self, request: Request) -> Response:
         session = request.query().required("session")
@@ -61,21 +62,13 @@ class SsoConfirmation:
             self._choice_page, server_name=self._server_name, is_registering=False, choices=choices
         )
 
-    @endpoint("GET", CONFIRM_PATH, operation="confirmAtIdP", auth=Auth.NONE, rate=Rate.LOGIN, is_page=True)
+    @page_endpoint(CONFIRM_PATH, operation="confirmAtIdP", rate=Rate.LOGIN)
     async def confirm_at_idp(self, request: Request) -> Response:
         query = request.query()
         step = await self._signing_in.start_confirming(query.required("provider"), query.required("session"))
         return self._pages.show(step)
 
-    @endpoint(
-        "POST",
-        ALLOW_PATH,
-        operation="allowAfterSSO",
-        auth=Auth.NONE,
-        rate=Rate.LOGIN,
-        max_body_bytes=MAX_FORM_BYTES,
-        is_page=True,
-    )
+    @form_endpoint(ALLOW_PATH, operation="allowAfterSSO", rate=Rate.LOGIN)
     async def allow(self, request: Request) -> Response:
         visit = parse_form(request.raw_body).get("visit", "")
         return self._pages.show(await self._signing_in.allow(visit, self._jar.read(request)))

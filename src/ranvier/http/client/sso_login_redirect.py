@@ -11,10 +11,10 @@ from ranvier.core.errors import InvalidParam
 from ranvier.core.identifiers import ServerName
 from ranvier.core.sso.redirects import Redirect, parse_redirect
 from ranvier.http.client.sso_pages import SsoPages
-from ranvier.http.endpoint import Auth, Rate, endpoint
+from ranvier.http.endpoint import Rate
 from ranvier.http.request import Request
 from ranvier.http.responses import Response
-from ranvier.http.web_pages import html_page, load_template
+from ranvier.http.web_pages import html_page, load_template, page_endpoint
 from ranvier.services.sso.providers import Provider, Providers
 from ranvier.services.sso.signing_in import SigningIn
 
@@ -34,7 +34,7 @@ class SsoLoginRedirect:
         self._pages = pages
         self._choice_page = load_template("sso_choose_provider.html")
 
-    @endpoint("GET", REDIRECT_PATH, operation="redirectToSSO", auth=Auth.NONE, rate=Rate.LOGIN, is_page=True)
+    @page_endpoint(REDIRECT_PATH, operation="redirectToSSO", rate=Rate.LOGIN)
     async def redirect_to_sso(self, request: Request) -> Response:
         providers = self._providers.list()
         if len(providers) == 1:
@@ -48,14 +48,7 @@ class SsoLoginRedirect:
             choices=[(one, _path(one, query)) for one in providers],
         )
 
-    @endpoint(
-        "GET",
-        f"{REDIRECT_PATH}/{{idpId}}",
-        operation="redirectToIdP",
-        auth=Auth.NONE,
-        rate=Rate.LOGIN,
-        is_page=True,
-    )
+    @page_endpoint(f"{REDIRECT_PATH}/{{idpId}}", operation="redirectToIdP", rate=Rate.LOGIN)
     async def redirect_to_idp(self, request: Request) -> Response:
         return await self._leave(request, request.path["idpId"])
 

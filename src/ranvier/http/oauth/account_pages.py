@@ -10,14 +10,15 @@ from typing import Any, Final
 import msgspec
 
 from ranvier.core.errors import MatrixError
-from ranvier.http.endpoint import Auth, Rate, endpoint
+from ranvier.http.endpoint import Rate
 from ranvier.http.oauth.visitor import Pages, Visitor, this_page
 from ranvier.http.request import Request
 from ranvier.http.responses import Response
-from ranvier.http.web_pages import MAX_FORM_BYTES, load_template
+from ranvier.http.web_pages import form_endpoint, load_template, page_endpoint
 from ranvier.services.accounts.uia import APPROVAL
 from ranvier.services.oauth.account import OwnAccount, OwnDevices, ShownDevice
-from ranvier.services.oauth.addresses import ACCOUNT, CONTACTS, SIGN_OUT, Addresses
+from ranvier.services.oauth.addresses import ACCOUNT, AVATAR, CONTACTS, SIGN_OUT, Addresses
+from ranvier.services.oauth.avatar import OwnAvatar
 from ranvier.services.oauth.browsers import Browsers, Person
 
 PROFILE: Final = "org.matrix.profile"
@@ -62,11 +63,18 @@ class AccountPages:
     """The pages and what is done on them."""
 
     def __init__(
-        self, pages: Pages, browsers: Browsers, account: OwnAccount, devices: OwnDevices, addresses: Addresses
+        self,
+        pages: Pages,
+        browsers: Browsers,
+        account: OwnAccount,
+        avatar: OwnAvatar,
+        devices: OwnDevices,
+        addresses: Addresses,
     ) -> None:
         self._pages = pages
         self._browsers = browsers
         self._account = account
+        self._avatar = avatar
         self._devices = devices
         self._links = account_links(addresses)
         self._addresses = addresses
@@ -92,22 +100,14 @@ class AccountPages:
             PASSWORD: self._change_password,
         }
 
-    @endpoint("GET", ACCOUNT, operation="showAccount", auth=Auth.NONE, is_page=True)
+    @page_endpoint(ACCOUNT, operation="showAccount")
     async def show(self, request: Request) -> Response:
         looking = await self._look(request, await self._pages.visitor(request))
         if isinstance(looking, Response):
             return looking
         return await self._shown[looking.action](looking)
 
-    @endpoint(
-        "POST",
-        ACCOUNT,
-        operation="changeAccount",
-        auth=Auth.NONE,
-        rate=Rate.LOGIN,
-        max_body_bytes=MAX_FORM_BYTES,
-        is_page=True,
-    )
+    @form_endpoint(ACCOUNT, operation="changeAccount", rate=Rate.LOGIN)
     async def change(self, request: Request) -> Response:
         visitor, form = await self._pages.sender(request)
         looking = await self._look(request, visitor)
@@ -121,12 +121,9 @@ class AccountPages:
         except MatrixError as refusal:
             return await self._shown[looking.action](looking, status=refusal.status, error=refusal.message)
 
-    @endpoint(
-        "GET",
+    @page_endpoint(
         *(f"/_matrix/client/v3/auth/{stage}/fallback/web" for (stage,) in APPROVAL),
         operation="approvalFallback",
-        auth=Auth.NONE,
-        is_page=True,
     )
     async def fall_back(self, request: Request) -> Response:
         """For clients that open the page of any stage that they do not know. Spec: client-server API, "Fallback"."""
@@ -149,7 +146,8 @@ class AccountPages:
 
     async def _show_profile(self, looking: Looking, **more: Any) -> Response:
         name = await self._account.display_name(looking.person)
-        return self._page(looking, "profile", display_name=name, **more)
+        avatar_id = await self._avatar.find_id(looking.person)
+        return self._page(looking, "profile", display_name=name, avatar_id=avatar_id, **more)
 
     async def _show_devices(self, looking: Looking, **more: Any) -> Response:
         devices = [self._describe(one) for one in await self._devices.list(looking.person)]
@@ -242,6 +240,7 @@ def account_links(addresses: Addresses) -> Mapping[str, str]:
     """What all pages of an account lead to."""
     return {
         "profile": addresses.url(ACCOUNT, action=PROFILE),
+        "avatar": addresses.url(AVATAR),
         "contacts": addresses.url(CONTACTS),
         "devices": addresses.url(ACCOUNT, action=DEVICES),
         "password": addresses.url(ACCOUNT, action=PASSWORD),

@@ -11,12 +11,12 @@ from ranvier.core.errors import NotFound
 from ranvier.core.oauth.authorization import AuthorizationRequest, Destination
 from ranvier.core.oauth.redirect_uris import form_target
 from ranvier.core.oauth.refusals import OAuthRefusal
-from ranvier.http.endpoint import Auth, Rate, endpoint
+from ranvier.http.endpoint import Rate
 from ranvier.http.oauth.parameters import query_parameters
 from ranvier.http.oauth.visitor import Pages, Visitor, this_page
 from ranvier.http.request import Request
 from ranvier.http.responses import Response
-from ranvier.http.web_pages import MAX_FORM_BYTES, html_page, load_template
+from ranvier.http.web_pages import form_endpoint, html_page, load_template, page_endpoint
 from ranvier.services.oauth.addresses import AUTHORIZE, LINK, SIGN_IN, SIGN_UP, Addresses
 from ranvier.services.oauth.authorizing import Authorizing, Mistaken
 from ranvier.services.oauth.browsers import Person
@@ -38,7 +38,7 @@ class AuthorizePage:
         self._page = load_template("oauth_consent.html")
         self._mistake = load_template("oauth_mistake.html")
 
-    @endpoint("GET", AUTHORIZE, operation="showAuthorization", auth=Auth.NONE, is_page=True)
+    @page_endpoint(AUTHORIZE, operation="showAuthorization")
     async def show(self, request: Request) -> Response:
         try:
             fields = query_parameters(request)
@@ -51,15 +51,7 @@ class AuthorizePage:
             return self._sign_in_first(fields, page or SIGN_IN)
         return await self._consent(visitor, visitor.person, asked, fields)
 
-    @endpoint(
-        "POST",
-        AUTHORIZE,
-        operation="authorize",
-        auth=Auth.NONE,
-        rate=Rate.WRITE,
-        max_body_bytes=MAX_FORM_BYTES,
-        is_page=True,
-    )
+    @form_endpoint(AUTHORIZE, operation="authorize")
     async def decide(self, request: Request) -> Response:
         visitor, form = await self._pages.sender(request)
         try:
@@ -127,7 +119,7 @@ class LinkPage:
         self._authorizing = authorizing
         self._page = load_template("oauth_link.html")
 
-    @endpoint("GET", LINK, operation="showDeviceLink", auth=Auth.NONE, is_page=True)
+    @page_endpoint(LINK, operation="showDeviceLink")
     async def show(self, request: Request) -> Response:
         typed = request.query().text("user_code", "")[:40]
         visitor = await self._pages.visitor(request)
@@ -135,15 +127,7 @@ class LinkPage:
             return self._pages.lead_to_sign_in(this_page(LINK, {"user_code": typed} if typed else {}))
         return self._form(visitor, step="type", user_code=typed, error=None)
 
-    @endpoint(
-        "POST",
-        LINK,
-        operation="linkDevice",
-        auth=Auth.NONE,
-        rate=Rate.LOGIN,
-        max_body_bytes=MAX_FORM_BYTES,
-        is_page=True,
-    )
+    @form_endpoint(LINK, operation="linkDevice", rate=Rate.LOGIN)
     async def submit(self, request: Request) -> Response:
         visitor, form = await self._pages.sender(request)
         typed = form.get("user_code", "")[:40]

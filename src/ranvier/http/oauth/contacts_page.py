@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ranvier.core.errors import MatrixError
-from ranvier.http.endpoint import Auth, Rate, endpoint
+from ranvier.http.endpoint import Rate
 from ranvier.http.oauth.account_pages import account_links
 from ranvier.http.oauth.visitor import Pages, Visitor
 from ranvier.http.request import Request
 from ranvier.http.responses import Response
-from ranvier.http.web_pages import MAX_FORM_BYTES, load_template
+from ranvier.http.web_pages import form_endpoint, load_template, page_endpoint
 from ranvier.services.accounts.email_validation import Credentials
 from ranvier.services.oauth.addresses import CONTACTS, Addresses
 from ranvier.services.oauth.browsers import Person
@@ -25,7 +25,7 @@ class ContactsPage:
         self._links = account_links(addresses)
         self._template = load_template("account_contacts.html")
 
-    @endpoint("GET", CONTACTS, operation="showContacts", auth=Auth.NONE, is_page=True)
+    @page_endpoint(CONTACTS, operation="showContacts")
     async def show(self, request: Request) -> Response:
         visitor = await self._pages.visitor(request)
         person = visitor.person
@@ -33,15 +33,7 @@ class ContactsPage:
             return self._pages.lead_to_sign_in(CONTACTS)
         return await self._page(visitor, person)
 
-    @endpoint(
-        "POST",
-        CONTACTS,
-        operation="changeContacts",
-        auth=Auth.NONE,
-        rate=Rate.LOGIN,
-        max_body_bytes=MAX_FORM_BYTES,
-        is_page=True,
-    )
+    @form_endpoint(CONTACTS, operation="changeContacts", rate=Rate.LOGIN)
     async def change(self, request: Request) -> Response:
         visitor, form = await self._pages.sender(request)
         person = visitor.person

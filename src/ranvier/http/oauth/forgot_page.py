@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 
 from ranvier.core.errors import MatrixError
-from ranvier.http.endpoint import Auth, Rate, endpoint
+from ranvier.http.endpoint import Rate
 from ranvier.http.oauth.visitor import Pages, Visitor
 from ranvier.http.request import Request
 from ranvier.http.responses import Response
-from ranvier.http.web_pages import MAX_FORM_BYTES, load_template
+from ranvier.http.web_pages import form_endpoint, load_template, page_endpoint
 from ranvier.services.accounts.email_validation import Credentials
 from ranvier.services.oauth.addresses import FORGOT, SIGN_IN, Addresses
 from ranvier.services.oauth.recovering import Recovering
@@ -22,19 +22,11 @@ class ForgotPage:
         self._sign_in_url = addresses.url(SIGN_IN)
         self._page = load_template("forgot_password.html")
 
-    @endpoint("GET", FORGOT, operation="showForgotPassword", auth=Auth.NONE, is_page=True)
+    @page_endpoint(FORGOT, operation="showForgotPassword")
     async def show(self, request: Request) -> Response:
         return self._form(await self._pages.visitor(request), {})
 
-    @endpoint(
-        "POST",
-        FORGOT,
-        operation="forgotPassword",
-        auth=Auth.NONE,
-        rate=Rate.LOGIN,
-        max_body_bytes=MAX_FORM_BYTES,
-        is_page=True,
-    )
+    @form_endpoint(FORGOT, operation="forgotPassword", rate=Rate.LOGIN)
     async def submit(self, request: Request) -> Response:
         visitor, form = await self._pages.sender(request)
         try:

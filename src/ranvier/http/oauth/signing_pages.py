@@ -11,11 +11,11 @@ import msgspec
 
 from ranvier.core.errors import MatrixError
 from ranvier.core.identifiers import ServerName
-from ranvier.http.endpoint import Auth, Rate, endpoint
+from ranvier.http.endpoint import Rate
 from ranvier.http.oauth.visitor import Pages, Visitor, next_page
 from ranvier.http.request import Request
 from ranvier.http.responses import Response
-from ranvier.http.web_pages import MAX_FORM_BYTES, load_template
+from ranvier.http.web_pages import form_endpoint, load_template, page_endpoint
 from ranvier.services.accounts.email_validation import Credentials
 from ranvier.services.oauth.addresses import CONTINUE, FORGOT, SIGN_IN, SIGN_OUT, SIGN_UP, Addresses
 from ranvier.services.oauth.browsers import Browsers, forgery_token, is_forgery_token
@@ -53,20 +53,12 @@ class SigningPages:
         self._can_sign_up = can_sign_up
         self._page = load_template("sign_in.html")
 
-    @endpoint("GET", SIGN_IN, operation="showSignIn", auth=Auth.NONE, is_page=True)
+    @page_endpoint(SIGN_IN, operation="showSignIn")
     async def show(self, request: Request) -> Response:
         visitor = await self._pages.visitor(request)
         return self._form(visitor, request, request.query().text("user", "")[:255])
 
-    @endpoint(
-        "POST",
-        SIGN_IN,
-        operation="signIn",
-        auth=Auth.NONE,
-        rate=Rate.LOGIN,
-        max_body_bytes=MAX_FORM_BYTES,
-        is_page=True,
-    )
+    @form_endpoint(SIGN_IN, operation="signIn", rate=Rate.LOGIN)
     async def sign_in(self, request: Request) -> Response:
         visitor, form = await self._pages.sender(request)
         user = form.get("user", "")
@@ -80,7 +72,7 @@ class SigningPages:
             return self._form(visitor, request, user, status=refusal.status, error=refusal.message)
         return await self._go_on(visitor, key, next_page(request))
 
-    @endpoint("GET", CONTINUE, operation="continueSignIn", auth=Auth.NONE, rate=Rate.LOGIN, is_page=True)
+    @page_endpoint(CONTINUE, operation="continueSignIn", rate=Rate.LOGIN)
     async def go_on(self, request: Request) -> Response:
         """The browser comes back from another identity provider."""
         visitor, query = await self._pages.visitor(request), request.query()
@@ -95,15 +87,7 @@ class SigningPages:
             return self._form(visitor, request, "", status=refusal.status, error=refusal.message)
         return await self._go_on(visitor, key, next_page(request))
 
-    @endpoint(
-        "POST",
-        SIGN_OUT,
-        operation="signOut",
-        auth=Auth.NONE,
-        rate=Rate.WRITE,
-        max_body_bytes=MAX_FORM_BYTES,
-        is_page=True,
-    )
+    @form_endpoint(SIGN_OUT, operation="signOut")
     async def sign_out(self, request: Request) -> Response:
         visitor, _ = await self._pages.sender(request)
         await self._browsers.sign_out(visitor.key)
@@ -150,7 +134,7 @@ class SignUpPage:
         self._offer = offer
         self._page = load_template("sign_up.html")
 
-    @endpoint("GET", SIGN_UP, operation="showSignUp", auth=Auth.NONE, is_page=True)
+    @page_endpoint(SIGN_UP, operation="showSignUp")
     async def show(self, request: Request) -> Response:
         visitor = await self._pages.visitor(request)
         values = {"user": request.query().text("user", "")[:255]}
@@ -158,15 +142,7 @@ class SignUpPage:
             visitor, request, values, step="address" if self._signing_up.needs_email else "account"
         )
 
-    @endpoint(
-        "POST",
-        SIGN_UP,
-        operation="signUp",
-        auth=Auth.NONE,
-        rate=Rate.REGISTRATION,
-        max_body_bytes=MAX_FORM_BYTES,
-        is_page=True,
-    )
+    @form_endpoint(SIGN_UP, operation="signUp", rate=Rate.REGISTRATION)
     async def sign_up(self, request: Request) -> Response:
         visitor, form = await self._pages.sender(request)
         step = "address" if form.get("step") == "address" and self._signing_up.needs_email else "account"

@@ -62,11 +62,15 @@ class Pages:
         form = parse_form(request.raw_body)
         if any("\0" in value for value in form.values()):
             raise InvalidParam("Nothing here has a null character.")
-        if visitor.is_new or not is_forgery_token(form.get("csrf", ""), visitor.key, FORM):
+        self.check_form(visitor, form.get("csrf", ""))
+        return visitor, form
+
+    def check_form(self, visitor: Visitor, csrf: str) -> None:
+        """Whether a form is from a page of ours that this browser was shown. Raises: Forbidden."""
+        if visitor.is_new or not is_forgery_token(csrf, visitor.key, FORM):
             raise Forbidden(
                 "This page was open for too long, or its cookies are blocked. Go back and reload it."
             )
-        return visitor, form
 
     def page(
         self,

@@ -23,7 +23,7 @@ from ranvier.store.tables.accounts import (
 )
 from ranvier.store.tables.interned import Interned, Interner, intern_users
 from ranvier.store.tables.profiles import set_profile_field
-from ranvier.store.tables.registration_tokens import complete_registration_token, reserve_registration_token
+from ranvier.store.tables.registration_tokens import use_registration_token
 from ranvier.store.tables.threepid_validations import delete_validation
 from ranvier.store.tables.threepids import Threepid, insert_threepid
 
@@ -108,10 +108,8 @@ def _create(
     txn: WriteTxn, interner: Interner, account: NewAccount, session: SessionDraft | None, now_ms: int
 ) -> int:
     token = account.registration_token
-    if token is not None:
-        if not reserve_registration_token(txn, token, now_ms):
-            raise Unauthorized("This registration token is not valid any more.")
-        complete_registration_token(txn, token)
+    if token is not None and not use_registration_token(txn, token, now_ms):
+        raise Unauthorized("This registration token is not valid any more.")
     user_nid = intern_users(txn, interner, [account.user_id])[account.user_id]
     if not insert_account(txn, user_nid, account.kind, account.password_hash, account.appservice_id, now_ms):
         raise UserInUse("This user name is taken.")

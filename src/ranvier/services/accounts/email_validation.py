@@ -20,11 +20,10 @@ from ranvier.core.errors import (
     ThreepidInUse,
     Unavailable,
 )
-from ranvier.core.identifiers import ServerName
 from ranvier.io.clock import Clock
 from ranvier.io.ports import Mail, Mailer, RemoteFault
 from ranvier.io.randomness import Randomness
-from ranvier.services.accounts.validation_mail import write_mail, write_unknown
+from ranvier.services.mail_texts import CONFIRM_ADDRESS, NEW_PASSWORD, UNKNOWN_ADDRESS, MailTexts
 from ranvier.store.database import Database, ReadTxn, WriteTxn
 from ranvier.store.tables.threepid_validations import (
     Validation,
@@ -84,14 +83,14 @@ class EmailValidations:
     """Sends the mails, and takes the tokens that stand in them."""
 
     def __init__(
-        self, db: Database, clock: Clock, randomness: Randomness, mailer: Mailer, server: ServerName, url: str
+        self, db: Database, clock: Clock, randomness: Randomness, mailer: Mailer, texts: MailTexts, url: str
     ) -> None:
         """`url`: where people reach this server."""
         self._db = db
         self._clock = clock
         self._randomness = randomness
         self._mailer = mailer
-        self._server = server
+        self._texts = texts
         self._url = url.rstrip("/")
         self._sent: dict[str, list[int]] = {}  # address -> when it got mail; who got some last stands last
 
@@ -123,8 +122,9 @@ class EmailValidations:
         begun, is_known = await self._db.write(_begin, validation, purpose, now_ms)
         if begun is validation:
             self._note_mail(address, now_ms)
-            mail = self._write(begun, token, purpose) if is_known else write_unknown(address, self._server)
-            await self._send(mail)
+            # That no account has the address, only whoever owns it is told.
+            unknown = self._texts.write(UNKNOWN_ADDRESS, address, {})
+            await self._send(self._write(begun, token, purpose) if is_known else unknown)
         return begun.sid
 
     async def begin_here(self, address: str, purpose: Purpose) -> Credentials:
@@ -159,7 +159,8 @@ class EmailValidations:
     def _write(self, validation: Validation, token: str, purpose: Purpose) -> Mail:
         query = urlencode({"sid": validation.sid, "client_secret": validation.client_secret, "token": token})
         link = f"{self._url}{CONFIRM_PATH}?{query}"
-        return write_mail(validation.address, self._server, link, is_reset=purpose is Purpose.RESET)
+        name = NEW_PASSWORD if purpose is Purpose.RESET else CONFIRM_ADDRESS
+        return self._texts.write(name, validation.address, {"link": link})
 
     async def _send(self, mail: Mail) -> None:
         try:

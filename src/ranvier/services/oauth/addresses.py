@@ -18,6 +18,7 @@ CONTINUE: Final = "/_ranvier/sign-in/continue"
 FORGOT: Final = "/_ranvier/forgot-password"
 ACCOUNT: Final = "/_ranvier/account"
 CONTACTS: Final = "/_ranvier/account/contacts"
+AVATAR: Final = "/_ranvier/account/avatar"
 
 RESUMABLE: Final = (AUTHORIZE, LINK, ACCOUNT, CONTACTS)
 """Pages to which signing in may lead on."""

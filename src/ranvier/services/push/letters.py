@@ -1,4 +1,4 @@
-"""The mails that tell what is unread: plain text, and the same as HTML.
+"""The mails that tell what is unread.
 
 Names and messages are others' words: each stays on its line, and is text in HTML. The subject has none of them.
 """
@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-from jinja2 import Environment, StrictUndefined
 
-from ranvier.core.identifiers import ServerName
 from ranvier.io.ports import Mail
+from ranvier.services.mail_texts import UNREAD, MailTexts
 from ranvier.services.push.gateway import Notice
 from ranvier.services.push.notices import Notices
 
@@ -20,26 +19,6 @@ MAX_BODY_CHARS: Final = 300
 
 # Control characters and line breaks; marks that turn the direction of the text behind them; halves of surrogate pairs.
 _UNPRINTED: Final = re.compile(r"[\x00-\x20\x7f-\xa0\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
-
-_HTML: Final = Environment(
-    autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-).from_string(
-    """\
-<!DOCTYPE html>
-<html lang="en"><body>
-<p>{{ summary }}</p>
-{% for room in rooms %}
-<h3>{{ room.name }}</h3>
-<ul>
-{% for line in room.lines %}
-<li><b>{{ line.sender }}</b>{{ line.text }}</li>
-{% endfor %}
-</ul>
-{% endfor %}
-<p><a href="{{ link }}">No more mails like this one</a></p>
-</body></html>
-"""
-)
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -56,26 +35,11 @@ class RoomPart(msgspec.Struct, frozen=True):
     lines: Sequence[Line]
 
 
-def write_letter(recipient: str, server_name: ServerName, found: Notices, unsubscribe_url: str) -> Mail:
+def write_letter(texts: MailTexts, recipient: str, found: Notices, unsubscribe_url: str) -> Mail:
     """The mail that tells `found`."""
     new, unread = len(found.notices), max(found.unread, len(found.notices))
-    summary = f"{new} new {_messages(new)} on {server_name}; {unread} {_messages(unread)} unread in all."
-    rooms = _by_room(found.notices)
-    parts = [
-        room.name + "\n" + "\n".join(f"  {line.sender}{line.text}" for line in room.lines) for room in rooms
-    ]
-    ending = f"No more mails like this one:\n{unsubscribe_url}\n"
-    return Mail(
-        recipient=recipient,
-        subject=f"{unread} unread {_messages(unread)} on {server_name}",
-        text="\n\n".join([summary, *parts, ending]),
-        html=_HTML.render(summary=summary, rooms=rooms, link=unsubscribe_url),
-        unsubscribe_url=unsubscribe_url,
-    )
-
-
-def _messages(count: int) -> str:
-    return "message" if count == 1 else "messages"
+    values = {"new": new, "unread": unread, "rooms": _by_room(found.notices), "link": unsubscribe_url}
+    return texts.write(UNREAD, recipient, values, unsubscribe_url)
 
 
 def _by_room(notices: Sequence[Notice]) -> list[RoomPart]:

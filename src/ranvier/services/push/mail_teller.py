@@ -4,8 +4,8 @@ nothing. What was read meanwhile is not told.
 
 from typing import Final
 
-from ranvier.core.identifiers import ServerName
 from ranvier.io.ports import Mailer, RemoteFault
+from ranvier.services.mail_texts import MailTexts
 from ranvier.services.push.letters import write_letter
 from ranvier.services.push.notices import Notices
 from ranvier.services.push.telling import Told
@@ -22,9 +22,9 @@ MAX_GAP_MS: Final = 86_400_000
 class MailTeller:
     """A `Teller` of pushers of kind email."""
 
-    def __init__(self, mailer: Mailer, server_name: ServerName, unsubscribing: Unsubscribing) -> None:
+    def __init__(self, mailer: Mailer, texts: MailTexts, unsubscribing: Unsubscribing) -> None:
         self._mailer = mailer
-        self._server_name = server_name
+        self._texts = texts
         self._unsubscribing = unsubscribing
 
     def when(self, found: Notices, now_ms: int) -> int | None:
@@ -39,7 +39,7 @@ class MailTeller:
     async def tell(self, found: Notices) -> Told:
         pusher = found.pusher
         link = self._unsubscribing.link(pusher.pusher_nid)
-        letter = write_letter(pusher.keys.pushkey.casefold(), self._server_name, found, link)
+        letter = write_letter(self._texts, pusher.keys.pushkey.casefold(), found, link)
         try:
             await self._mailer.send(letter)
         except RemoteFault as fault:

@@ -76,7 +76,7 @@ class Admitting:
         newcomer = self._describe(settings, identity)
         known = await self.find(newcomer.identity)
         if known is None and settings.admission.link_existing:
-            known = await self._link(newcomer)
+            known = await self._link(settings, newcomer, is_proved=_is_email_proved(settings, identity))
         if known is not None:
             return known
         self._check_allowed(settings, newcomer)
@@ -124,11 +124,19 @@ class Admitting:
             # Another account's: this one does without.
             return await self._creation.create(account, None)
 
-    async def _link(self, newcomer: Newcomer) -> User | None:
-        """Make the account with that very name theirs. Raises: UserDeactivated, UserLocked."""
+    async def _link(self, settings: ProviderSettings, newcomer: Newcomer, *, is_proved: bool) -> User | None:
+        """Make the account with that very name theirs. `is_proved`: whether their e-mail address is.
+
+        Raises: UserDeactivated, UserLocked; Forbidden: the name is from an address that anybody may have written.
+        """
         if newcomer.user_name is None:
             return None
         user_id = new_user_id(newcomer.user_name, self._policy.server_name)
+        if not is_proved and _is_named_by_email(settings):
+            if await self._db.read(find_account_by_id, user_id) is None:
+                return None
+            name = settings.provider.name
+            raise Forbidden(f"{name} does not say that your e-mail address is yours. Confirm it there first.")
         account = await self._db.write(_link, user_id, newcomer.identity)
         if account is None:
             return None
@@ -139,8 +147,7 @@ class Admitting:
     def _describe(self, settings: ProviderSettings, identity: Identity) -> Newcomer:
         admission, said = settings.admission, identity.claims
         name = claims.fill(admission.user_name, said)
-        is_proved = admission.email_is_verified or claims.is_true(said, "email_verified")
-        email = claims.fill(admission.email, said) if is_proved else None
+        email = claims.fill(admission.email, said) if _is_email_proved(settings, identity) else None
         return Newcomer(
             identity=ExternalIdentity(settings.provider.id, identity.subject),
             user_name=None if name is None else self._usable_name(name),
@@ -174,6 +181,17 @@ def check_welcome(settings: ProviderSettings, identity: Identity) -> None:
     if unmet is not None:
         name = settings.provider.name
         raise Forbidden(f"Your account at {name} may not be used here: {unmet} does not allow it.")
+
+
+def _is_email_proved(settings: ProviderSettings, identity: Identity) -> bool:
+    return settings.admission.email_is_verified or claims.is_true(identity.claims, "email_verified")
+
+
+def _is_named_by_email(settings: ProviderSettings) -> bool:
+    """Whether an e-mail address makes the user name."""
+    admission = settings.admission
+    addresses = {"email", *claims.list_named(admission.email)}
+    return not addresses.isdisjoint(claims.list_named(admission.user_name))
 
 
 def _find(txn: ReadTxn, identity: ExternalIdentity) -> Account | None:
