@@ -174,6 +174,12 @@ class SlidingClient:
             if (event["type"], event["state_key"]) == (MEMBER, self.user_id):
                 view.membership = event["content"]["membership"]
         view.membership = section.get("membership", view.membership)
+        if view.membership != "join":
+            # What others have read meanwhile is not told when the user comes back.
+            told = self.receipts.get(room_id, {})
+            self.receipts[room_id] = {
+                key: event_id for key, event_id in told.items() if key[1] == self.user_id
+            }
         view.name = section.get("name", view.name)
         view.joined_count = section.get("joined_count", view.joined_count)
         view.invited_count = section.get("invited_count", view.invited_count)

@@ -133,7 +133,7 @@ class Network:
         settings = settings or self._settings.get(server_name, {})
         self._settings[server_name] = settings
         stack = AsyncExitStack()
-        ways = Ways(_Client(self, server_name), _Resolver(self), _close)
+        ways = Ways(_Client(self, server_name), Resolver(), _close)
         running = running_homeserver(
             self._directory / name,
             replaced={"network": ways, "clock": self.clocks.get(server_name, self.clock)},
@@ -223,10 +223,10 @@ class _Client:
 
     @asynccontextmanager
     async def stream(self, request: HttpRequest) -> AsyncIterator[StreamedResponse]:
-        yield _Streamed(await self.send(request))
+        yield Streamed(await self.send(request))
 
 
-class _Streamed:
+class Streamed:
     def __init__(self, response: HttpResponse) -> None:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
@@ -236,11 +236,8 @@ class _Streamed:
         yield self._body
 
 
-class _Resolver:
+class Resolver:
     """DNS in which every name has an address and none has SRV records."""
-
-    def __init__(self, network: Network) -> None:
-        self._network = network
 
     async def resolve_host(self, name: str) -> Sequence[str]:
         return ("192.0.2.1",)

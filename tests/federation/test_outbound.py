@@ -153,6 +153,25 @@ async def test_typing_and_receipts(three: Three) -> None:
     await until(has_read, "the receipt")
 
 
+async def test_who_goes_on_typing_is_told_again(three: Three) -> None:
+    """Servers forget after a minute who types; a client renews it every half."""
+    _, bob, _ = three.users
+    path = f"{C}/rooms/{segment(three.room_id)}/typing/{segment(bob.user_id)}"
+
+    async def is_told() -> bool:
+        return any(
+            edu["edu_type"] == "m.typing" and edu["content"]["typing"]
+            for one in sent(three.network, "two", "one")
+            for edu in one.get("edus", ())
+        )
+
+    for _ in range(3):
+        await bob.put(path, {"typing": True, "timeout": 30000})
+        await until(is_told, "typing")
+        three.network.log.clear()
+        three.network.clock.skip(25)
+
+
 async def test_typing_that_is_read_before_its_hint_is_heard(three: Three) -> None:
     """Who types is looked for in the rooms that hints tell: a read that sees more than was heard must not pass it."""
     alice, bob, _ = three.users

@@ -7,12 +7,17 @@ import orjson
 import pytest
 
 from ranvier.app.config import FederationConfig
+from ranvier.core.identifiers import EventID
 from ranvier.core.room_versions import V11
 from ranvier.io.ports import HttpRequest, HttpResponse
+from ranvier.services.federation.device_updates import DeviceUpdates
 from ranvier.services.flows import remote_joining
+from ranvier.store.database import ReadTxn
+from ranvier.store.tables import followers, memberships
 
 from ..http.client import Answer, segment
 from ..http.homeserver import Homeserver, User
+from ..http.olm import device_keys
 from .agreement import differences, is_server_in_room, lacks_members, view_of
 from .network import Network
 from .peer import Peer
@@ -61,14 +66,14 @@ class Rooms:
         """Let the servers tell no state until `release`."""
         self.holding = True
         for name in names or ("one", "two"):
-            self.network.before[f"{name}.test"] = self._refuse
+            self.network.before[f"{name}.test"] = self.refuse
 
     def release(self, seconds: float = 10.0) -> None:
         """Let them tell it, and time pass."""
         self.network.before.clear()
         self.network.clock.skip(seconds)
 
-    def _refuse(self, request: HttpRequest) -> HttpResponse | None:
+    def refuse(self, request: HttpRequest) -> HttpResponse | None:
         if "/state_ids/" in request.url or "/state/" in request.url:
             return HttpResponse(404, {}, b'{"errcode":"M_NOT_FOUND","error":"not now"}')
         return None
@@ -259,6 +264,50 @@ async def test_another_user_enters_meanwhile(rooms: Rooms) -> None:
     await rooms.until_agreed()
 
 
+async def test_a_join_that_cites_a_ban_is_not_made(rooms: Rooms) -> None:
+    """A server that lets everybody in does not bring us to sign what no server will take."""
+    await rooms.join(rooms.cid)
+    await rooms.until_whole()
+    banned = await rooms.ann.post(f"{rooms.path}/ban", {"user_id": rooms.cid.user_id})
+    assert banned.status == 200, banned.body
+    member = ("m.room.member", rooms.cid.user_id)
+    ban = (await view_of(rooms.one, rooms.room_id)).state[member]
+
+    async def knows_ban() -> bool:
+        return (await view_of(rooms.three, rooms.room_id)).state.get(member) == ban
+
+    await rooms.until(knows_ban)
+    state = (await view_of(rooms.one, rooms.room_id)).state
+    slots = [(type_, "") for type_ in (*AUTHORIZING, "m.room.join_rules")]
+    offered = {
+        "type": "m.room.member",
+        "room_id": rooms.room_id,
+        "sender": rooms.cid.user_id,
+        "state_key": rooms.cid.user_id,
+        "content": {"membership": "join"},
+        "depth": 50,
+        "prev_events": [ban],
+        "auth_events": [*(state[slot] for slot in slots), ban],
+    }
+    asked: list[str] = []
+
+    def offer(request: HttpRequest) -> HttpResponse | None:
+        asked.append(request.url)
+        answer = {"room_version": "11", "event": offered}
+        return HttpResponse(200, {}, orjson.dumps(answer)) if "/make_join/" in request.url else None
+
+    rooms.network.before["one.test"] = offer
+    answer = await rooms.cid.post(f"{C}/join/{segment(rooms.room_id)}?server_name=one.test", {})
+    assert (answer.status, answer.errcode) == (403, "M_FORBIDDEN")
+    assert not [url for url in asked if "/send_join/" in url]
+    # That the ban is the last that is known here does not keep anybody out.
+    unbanned = await rooms.ann.post(f"{rooms.path}/unban", {"user_id": rooms.cid.user_id})
+    assert unbanned.status == 200, unbanned.body
+    rooms.network.before.clear()
+    await rooms.join(rooms.cid)
+    await rooms.until_agreed()
+
+
 async def test_who_is_not_in_the_room_is_heard_only_until_the_state_is_whole(rooms: Rooms) -> None:
     """Events that cite what let their senders in once are taken at first; others that follow from them are not."""
     peer = Peer(rooms.network)
@@ -284,6 +333,83 @@ async def test_who_is_not_in_the_room_is_heard_only_until_the_state_is_whole(roo
     view = await view_of(rooms.three, room_id)
     assert {bad.event_id, worse.event_id} <= view.rejected
     assert ("m.room.topic", "") not in view.state
+
+
+@pytest.mark.parametrize("has_keys", [False, True])
+async def test_servers_that_are_said_to_be_there_hear_of_devices_with_keys(
+    rooms: Rooms, has_keys: bool
+) -> None:
+    told: list[str] = []
+
+    def listen(request: HttpRequest) -> HttpResponse | None:
+        if "/send/" in request.url and request.body is not None:
+            told.extend(edu["edu_type"] for edu in orjson.loads(request.body).get("edus", []))
+        return rooms.refuse(request)
+
+    if has_keys:
+        keys = {"device_keys": device_keys(rooms.cid)}
+        assert (await rooms.cid.post(f"{C}/keys/upload", keys)).status == 200
+    rooms.hold()
+    rooms.network.before["one.test"] = listen
+    await rooms.join(rooms.cid)
+
+    async def heard() -> bool:
+        return "m.device_list_update" in told
+
+    if has_keys:
+        await rooms.until(heard)
+    await rooms.until(lambda: has_dealt_with_joins(rooms.three))
+    sent = await rooms.send(rooms.cid, "hello")
+    await rooms.until(lambda: rooms.has(rooms.ann, sent))
+    assert await heard() is has_keys
+    # A device that comes or gets a name is told of in any case.
+    name = {"display_name": "telephone"}
+    assert (await rooms.cid.put(f"{C}/devices/{rooms.cid.device_id}", name)).status == 200
+    await rooms.until(heard)
+
+
+@pytest.mark.parametrize("cites_target", [False, True])
+async def test_a_kick_by_who_is_gone(rooms: Rooms, cites_target: bool) -> None:
+    """That a moderator has left is not known while members are missing, so what they do then is taken at first. Against
+    the membership that the kicked one's events cite it counts as in state resolution: only if it knew of that."""
+    peer = Peer(rooms.network)
+    room_id, eve, bob = rooms.room_id, peer.user("eve"), rooms.bob
+    joined_once = sign(peer, await make(peer, rooms.one, room_id, eve, ver="?ver=11"), V11)
+    assert (await hand_in(peer, rooms.one, joined_once)).status == 200
+    levels = {"users": {rooms.ann.user_id: 100, eve: 50}}
+    assert (await rooms.ann.put(f"{rooms.path}/state/m.room.power_levels", levels)).status == 200
+    assert (await rooms.ann.post(f"{rooms.path}/kick", {"user_id": eve})).status == 200
+    rooms.hold("one", "two", "peer")
+    await rooms.join(rooms.cid)
+    copy = await peer.copy(rooms.one, room_id)
+    (entered,) = [pdu for pdu in copy.pdus.values() if pdu.state_key == rooms.cid.user_id]
+    before = copy.after[entered.event_id]
+    there = before["m.room.member", bob.user_id]
+    auth = [pdu for slot, pdu in before.items() if slot[0] in AUTHORIZING]
+    kick = peer.event(
+        copy,
+        eve,
+        "m.room.member",
+        {"membership": "leave"},
+        prev=[entered],
+        state_key=bob.user_id,
+        auth=[*auth, joined_once, *([there] if cites_target else [])],
+    )
+    await peer.send(rooms.three, [kick])
+    await rooms.until(lambda: rooms.has(rooms.cid, kick.event_id))
+    said = await rooms.send(bob, "nobody kicked me")
+
+    async def is_stored() -> bool:
+        return EventID(said) in (await view_of(rooms.three, room_id)).messages
+
+    await rooms.until(is_stored)
+    assert await rooms.is_partial()
+    assert await rooms.has(rooms.cid, said) is not cites_target
+    rooms.release()
+    await rooms.until_whole()
+    assert not await rooms.has(rooms.cid, kick.event_id)
+    assert await rooms.has(rooms.cid, said)
+    assert await rooms.knows(rooms.three, bob)
 
 
 async def test_a_state_that_is_less_than_what_was_told_is_not_taken_while_others_tell_more(
@@ -367,5 +493,15 @@ async def has_left(rooms: Rooms, server: Homeserver, user: User) -> bool:
 async def list_jobs(server: Homeserver) -> list[Any]:
     def read(txn: Any) -> list[Any]:
         return list(txn.all("SELECT dedupe_key FROM jobs WHERE kind = 'complete-room'"))
+
+    return await server.foundation.ports.db.read(read)
+
+
+async def has_dealt_with_joins(server: Homeserver) -> bool:
+    """Whether the worker that tells of devices has seen every join."""
+
+    def read(txn: ReadTxn) -> bool:
+        after = followers.find_follower(txn, DeviceUpdates.name)
+        return not memberships.list_local_joins(txn, after, txn.position, 1)
 
     return await server.foundation.ports.db.read(read)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from ranvier.core.room_versions import get_room_version
+from ranvier.services.rooms import rechecks
 from ranvier.services.rooms.writer import RoomWriters
 from ranvier.store.database import Conflict, ReadTxn
 
@@ -19,6 +20,7 @@ from .test_handshakes import hand_in, make, sign
 
 C = "/_matrix/client/v3"
 
+_KEYS = "SELECT 1 FROM server_keys JOIN servers USING (server_nid) WHERE server_name = :name LIMIT 1"
 _WAITING = "SELECT (SELECT COUNT(*) FROM unchecked_states) + (SELECT COUNT(*) FROM partial_events)"
 
 
@@ -111,6 +113,55 @@ async def test_what_could_not_be_checked_on_entering_comes_when_the_server_answe
     assert await rooms.has(rooms.cid, said)
     answer = await rooms.cid.get(f"{C}/rooms/{segment(rooms.room_id)}/joined_members")
     assert rooms.bob.user_id in answer.json["joined"]
+
+
+async def enter_fourth(rooms: Rooms) -> tuple[Homeserver, Answer]:
+    """Somebody of a fourth server asks to be let in by the third."""
+    four = await rooms.network.server("four")
+    dan = await four.register("dan")
+    path = f"{C}/join/{segment(rooms.room_id)}?server_name=three.test"
+    return four, await dan.post(path, {})
+
+
+async def has_keys(server: Homeserver, name: str) -> bool:
+    def read(txn: ReadTxn) -> bool:
+        return txn.value(_KEYS, name=name) is not None
+
+    return await server.foundation.ports.db.read(read)
+
+
+async def test_others_are_not_let_in_with_a_state_that_may_soon_be_another_one(rooms: Rooms) -> None:
+    rooms.network.cut("two", "three")
+    rooms.network.cut("one", "four")
+    await rooms.join(rooms.cid)
+    _, answer = await enter_fourth(rooms)
+    assert (answer.status, answer.errcode) == (404, "M_NOT_FOUND")
+
+
+async def test_a_state_that_can_be_checked_by_now_is_checked_before_others_are_told_of_it(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keys of `two` come when it asks for something, long before the state would be looked at again."""
+    monkeypatch.setattr(rechecks, "FIRST_PAUSE_MS", rechecks.MAX_PAUSE_MS)
+    rooms.network.cut("two", "three")
+    await rooms.join(rooms.cid)
+    rooms.network.clock.skip(11)  # until it may be asked again for its keys
+    rooms.network.heal()
+    assert (await rooms.bob.get(f"{C}/profile/{segment(rooms.cid.user_id)}")).status == 200
+    assert await has_keys(rooms.three, "two.test")
+    four, answer = await enter_fourth(rooms)
+    assert answer.status == 200, answer.body
+    assert await rooms.knows(four, rooms.bob)
+    three, fourth = await view_of(rooms.three, rooms.room_id), await view_of(four, rooms.room_id)
+    assert not [one for one in differences({"three": three, "four": fourth}) if one[0] == "state before"]
+
+
+async def test_others_are_let_in_after_a_while_though_a_server_is_gone(rooms: Rooms) -> None:
+    await rooms.network.stop("two")
+    await rooms.join(rooms.cid)
+    rooms.network.clock.skip(601)
+    _, answer = await enter_fourth(rooms)
+    assert answer.status == 200, answer.body
 
 
 async def test_it_comes_after_a_restart(rooms: Rooms) -> None:

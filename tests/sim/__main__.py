@@ -9,6 +9,7 @@ import time
 
 from .minimise import minimise
 from .plan import Plan, make_plan
+from .quiet import make_quiet_plan, simulate_quiet
 from .world import Result, simulate
 
 
@@ -17,6 +18,9 @@ def main() -> int:
     parser.add_argument("--seed", default="1..20", help="one seed, or the first and the last: 1..200")
     parser.add_argument("--steps", type=int, default=70, help="actions of each seed")
     parser.add_argument("--only", help="numbers of the actions that are left in, as a failure tells them")
+    parser.add_argument(
+        "--quiet", action="store_true", help="a perfect network, and then nothing is said any more"
+    )
     parser.add_argument("--loud", action="store_true", help="print every step")
     parser.add_argument("--log", default="CRITICAL", help="what the servers log, from this level on")
     parser.add_argument("--go-on", action="store_true", help="try all seeds, whatever fails")
@@ -25,21 +29,22 @@ def main() -> int:
     logging.basicConfig(level=options.log, format="%(levelname)s %(name)s %(message)s")
     first, _, last = options.seed.partition("..")
     seeds = range(int(first), int(last or first) + 1)
+    make, attempt = (make_quiet_plan, simulate_quiet) if options.quiet else (make_plan, simulate)
     steps, started, failed = 0, time.monotonic(), []
     for seed in seeds:
-        plan = make_plan(seed, steps=options.steps)
+        plan = make(seed, steps=options.steps)
         if options.only is not None:
             plan = plan.keep(frozenset(int(number) for number in options.only.split(",") if number))
         begun = time.monotonic()
-        result = simulate(plan, is_loud=options.loud)
+        result = attempt(plan, is_loud=options.loud)
         steps += result.steps
         _tell(result, time.monotonic() - begun)
         if result.complaints:
             failed.append(seed)
             if not options.no_minimise:
                 print("looking for the fewest actions that do it …", flush=True)
-                result = minimise(plan, simulate)
-            _tell_failure(result, options.steps)
+                result = minimise(plan, attempt)
+            _tell_failure(result, options.steps, "--quiet " if options.quiet else "")
             if not options.go_on:
                 break
     rate = steps / (time.monotonic() - started)
@@ -59,14 +64,14 @@ def _tell(result: Result, seconds: float) -> None:
     )
 
 
-def _tell_failure(result: Result, steps: int) -> None:
+def _tell_failure(result: Result, steps: int, options: str) -> None:
     plan: Plan = result.plan
     for complaint in result.complaints[:10]:
         print(f"  {complaint[:1500]}")
     for action in plan.actions:
         print(f"  {action.number:4} +{action.wait_ms} ms {action.kind}")
     only = ",".join(str(action.number) for action in plan.actions)
-    print(f"again: make sim SEED={plan.seed} ARGS='--steps {steps} --only {only} --log INFO'")
+    print(f"again: make sim SEED={plan.seed} ARGS='{options}--steps {steps} --only {only} --log INFO'")
 
 
 if __name__ == "__main__":

@@ -52,6 +52,10 @@ class Patient:
     async def post(self, path: str, json: Any = None, **query: Any) -> Answer:
         return await self._ask("POST", path, json=json, query=query)
 
+    async def can_see(self, room_id: str, event_id: str) -> bool:
+        path = f"{CLIENT}/rooms/{segment(room_id)}/event/{segment(event_id)}"
+        return (await self.get(path)).status == 200
+
     async def _ask(self, method: str, path: str, **more: Any) -> Answer:
         while True:
             try:
@@ -85,6 +89,7 @@ class Reader:
         self.shown_state: set[str] = set()  # event ids
         self._said: dict[tuple[str, str, str], str] = {}  # by room, sender and text: the event id
         self.to_device: Counter[str] = Counter()  # by the text in them
+        self.outdated: set[str] = set()  # users whose devices changed; whoever asks for them takes them out
 
     async def run(self) -> None:
         """Follow for ever."""
@@ -97,6 +102,7 @@ class Reader:
         told = await self.follower.sync(**query)
         for event in told.get("to_device", {}).get("events", ()):
             self.to_device[event["content"].get("text", "")] += 1
+        self.outdated.update(told.get("device_lists", {}).get("changed", ()))
         rooms = told.get("rooms", {})
         for room_id, section in rooms.get("leave", {}).items():
             # Who came back, and left again, may be told from before the first time.
@@ -157,8 +163,7 @@ class Reader:
 
     async def can_see(self, room_id: str, event_id: str) -> bool:
         """Whether the server shows the event when asked for it."""
-        path = f"{CLIENT}/rooms/{segment(room_id)}/event/{segment(event_id)}"
-        return (await self._client.get(path)).status == 200
+        return await self._client.can_see(room_id, event_id)
 
     def another(self) -> Follower:
         """One that has just begun."""
@@ -174,7 +179,8 @@ class Slider:
     def __init__(self, server: SimServer, user: Any, line: Line) -> None:
         self.server = server
         self.user = user
-        self._client = cast(Client, Patient(user, line))
+        self._patient = Patient(user, line)
+        self._client = cast(Client, self._patient)
         self.sliding = self._begin()
 
     def _begin(self) -> SlidingClient:
@@ -197,6 +203,10 @@ class Slider:
             return
         assert answer.status == 200, answer.body
         self.sliding.fold(answer.json)
+
+    async def can_see(self, room_id: str, event_id: str) -> bool:
+        """Whether the server shows the event when asked for it."""
+        return await self._patient.can_see(room_id, event_id)
 
     def fresh(self) -> Follower:
         """What it is compared with."""

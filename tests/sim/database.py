@@ -8,11 +8,16 @@ import asyncio
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Concatenate
+from typing import Concatenate
 
 from ranvier.store.database import P, ReadTxn, Subscriber, T, Unavailable, WriteTxn
+from ranvier.store.dialect import Engine
+from ranvier.store.migrate import list_migrations
+from ranvier.store.schema_guard import SchemaGuard
 from ranvier.store.sqlite import SqliteReader, SqliteWriter
 from ranvier.store.threads import MAX_GROUP, Job, News, Newsroom, Outcome
+
+GUARD = SchemaGuard(list_migrations(Engine.SQLITE))
 
 MAX_READ_S = 0.002
 MAX_COMMIT_S = 0.004
@@ -29,7 +34,7 @@ class InlineDatabase:
     """See `ranvier.store.database.Database`."""
 
     def __init__(self, path: Path, rng: random.Random, observer: Observer) -> None:
-        self._writer = SqliteWriter(path)
+        self._writer = SqliteWriter(path, GUARD)
         self._reader = SqliteReader(path)
         self._newsroom = Newsroom(self._writer.position)
         self._rng = rng
@@ -80,7 +85,7 @@ class InlineDatabase:
             raise Unavailable("the database is closed")
 
     def _read(self, job: Job) -> None:
-        if job.future.done():
+        if job.future is None or job.future.done():
             return
         if self._is_closed:
             # Of the server itself nobody waits any more; the forger does, who looks into databases.
@@ -119,10 +124,6 @@ class InlineDatabase:
 
 
 def _resolve(outcome: Outcome) -> None:
-    future: asyncio.Future[Any] = outcome.job.future
-    if future.done():
-        return
-    if outcome.error is None:
-        future.set_result(outcome.value)
-    else:
-        future.set_exception(outcome.error)
+    future = outcome.job.future
+    if future is not None and not future.done():
+        outcome.tell()

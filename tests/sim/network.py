@@ -2,14 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
-from ranvier.core.federation.discovery import SrvRecord
 from ranvier.io.clock import Clock
 from ranvier.io.ports import (
     Disconnected,
@@ -21,6 +20,7 @@ from ranvier.io.ports import (
     Unreachable,
 )
 
+from ..federation.network import Streamed
 from ..http.client import Client
 from .loop import ConnectionLost, Life
 
@@ -147,27 +147,7 @@ class WireClient:
 
     @asynccontextmanager
     async def stream(self, request: HttpRequest) -> AsyncIterator[StreamedResponse]:
-        yield _Streamed(await self.send(request))
-
-
-class _Streamed:
-    def __init__(self, response: HttpResponse) -> None:
-        self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
-        self._body = response.body
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        yield self._body
-
-
-class WireResolver:
-    """DNS in which every name has an address and none has SRV records."""
-
-    async def resolve_host(self, name: str) -> Sequence[str]:
-        return ("192.0.2.1",)
-
-    async def resolve_srv(self, name: str) -> Sequence[SrvRecord]:
-        return ()
+        yield Streamed(await self.send(request))
 
 
 class AppOf:

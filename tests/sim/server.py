@@ -19,11 +19,12 @@ from ranvier.store.dialect import Engine
 from ranvier.store.migrate import list_migrations, migrate_sqlite
 from ranvier.store.sqlite import connect
 
+from ..federation.network import Resolver
 from ..http.client import Client
 from ..http.homeserver import CHEAP, PASSWORD, User
 from .database import InlineDatabase
 from .loop import Life, LoopClock
-from .network import AppOf, SimNetwork, WireClient, WireResolver
+from .network import AppOf, SimNetwork, WireClient
 
 FEDERATION_APIS = frozenset({Api.FEDERATION, Api.MEDIA, Api.ALWAYS})
 
@@ -94,7 +95,7 @@ class SimServer:
         self._watcher.told("start", self.name, self.lives)
         life = Life()
         self._db = InlineDatabase(self.directory / "ranvier.db", self._rng, self._observe(life))
-        ways = Network(WireClient(self._network, self.server_name), WireResolver(), _close)
+        ways = Network(WireClient(self._network, self.server_name), Resolver(), _close)
         config = Config(
             server_name=self.server_name,
             data_dir=self.directory,

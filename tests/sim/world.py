@@ -5,7 +5,7 @@ import hashlib
 import logging
 import random
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +95,8 @@ class World:
         await asyncio.gather(*self._tasks)
         await self._heal()
         if not self.complaints:
-            await self._check()
-        await self._close()
+            await self.check()
+        await self.close()
 
     def _start_servers(self) -> None:
         template = self._directory / "template.db"
@@ -106,12 +106,15 @@ class World:
             directory = prepare(self._directory / name, template)
             rng = self._rng(f"server {name}")
             notaries = ("one.test",) if plan.has_notary and name != "one" else ()
-            federation = FederationConfig(partial_joins=plan.omits_members, trusted_notaries=notaries)
+            federation = FederationConfig(
+                partial_joins=plan.omits_members, trusted_notaries=notaries, past_notaries=()
+            )
             server = SimServer(name, directory, self.network, self, rng, federation=federation)
             self.servers.append(server)
             server.start()
 
-    async def _build(self) -> None:
+    async def register_people(self) -> None:
+        """Start the servers, with users whose devices follow from now on."""
         self._start_servers()
         for server in self.servers:
             for name in (*ACTORS, KEEPER):
@@ -130,6 +133,9 @@ class World:
             self.sliders.append(slider)
             self._tasks.append(asyncio.create_task(self._read(slider)))
         self._readers_tasks, self._tasks = self._tasks, []
+
+    async def _build(self) -> None:
+        await self.register_people()
         for version in self.plan.versions:
             room = await self.cast.found_room(version, self.plan.late)
             if self.forger is not None:
@@ -277,12 +283,13 @@ class World:
             found += [(room.room_id, room.version, *one) for one in alike]
         return found
 
-    async def _check(self) -> None:
+    async def check(self, *, have_spoken: bool = True) -> None:
+        """Nothing is left to do on the servers, and clients know what they should."""
         complaints: list[str] = []
         # Two servers that cannot reach each other for long leave each other alone for as long again.
         for pause_s in (60.0, LATER_S, 86_400.0):
             await asyncio.sleep(pause_s)
-            complaints = await invariants.check_servers(self.servers)
+            complaints = await invariants.check_servers(self.servers, have_spoken=have_spoken)
             if not complaints:
                 break
         for complaint in complaints:
@@ -299,7 +306,8 @@ class World:
             for complaint in await invariants.check_slider(slider):
                 self.blame(complaint)
 
-    async def _close(self) -> None:
+    async def close(self) -> None:
+        """All that follow stop, then the servers."""
         for task in self._readers_tasks:
             task.cancel()
         await asyncio.gather(*self._readers_tasks, return_exceptions=True)
@@ -323,19 +331,23 @@ class _LogWatch(logging.Handler):
             self._world.blame(f"an error was logged: {text[:600]}")
 
 
-def simulate(plan: Plan, *, is_loud: bool = False) -> Result:
+Course = Callable[[World], Awaitable[None]]
+"""What happens in a world."""
+
+
+def simulate(plan: Plan, *, is_loud: bool = False, course: Course = World.run) -> Result:
     """Let it happen."""
     with tempfile.TemporaryDirectory(prefix="sim", dir=HOME if HOME.is_dir() else None) as directory:
-        return run(lambda: _simulate(plan, Path(directory), is_loud))
+        return run(lambda: _simulate(plan, Path(directory), is_loud, course))
 
 
-async def _simulate(plan: Plan, directory: Path, is_loud: bool) -> Result:
+async def _simulate(plan: Plan, directory: Path, is_loud: bool, course: Course) -> Result:
     world = World(plan, directory, is_loud=is_loud)
     watch = _LogWatch(world)
     log = logging.getLogger("ranvier")
     log.addHandler(watch)
     try:
-        await world.run()
+        await course(world)
     except Exception as error:
         logging.getLogger("tests.sim").exception("seed %d", plan.seed)
         world.complaints.append(f"the simulation failed: {error!r}")

@@ -119,12 +119,15 @@ class _Standing:
         )
 
 
+_STATES: Final = {state.value: state for state in PresenceState}
+
+
 def parse_state(text: str) -> PresenceState:
     """Raises: InvalidParam."""
-    try:
-        return PresenceState(text)
-    except ValueError as error:
-        raise InvalidParam("presence is one of: online, unavailable, offline.") from error
+    state = _STATES.get(text)
+    if state is None:
+        raise InvalidParam("presence is one of: online, unavailable, offline.")
+    return state
 
 
 class PresenceTracker:

@@ -15,8 +15,12 @@ from ranvier.store.tables import typing
 
 DEFAULT_TIMEOUT_MS: Final = 30_000
 
-MAX_TIMEOUT_MS: Final = 120_000
-"""However long a client asks for: one that died is seen typing for two minutes at most."""
+MAX_TIMEOUT_MS: Final = 55_000
+"""However long a client asks for: one that died is seen typing no longer. Other servers forget after a minute who is
+not told to them again."""
+
+RENEWAL_MS: Final = 20_000
+"""Who goes on typing is told again so often: other servers are to remember it."""
 
 MIN_TIMEOUT_MS: Final = 1_000
 
@@ -29,6 +33,7 @@ class Typing:
         self._live = live
         self._clock = clock
         self._presence = presence
+        self._told_ms: dict[tuple[int, int], int] = {}  # (room_nid, user_nid) -> when all were told
         self._deadline_ms: int | None = None
         self._is_earlier = asyncio.Event()
 
@@ -43,11 +48,17 @@ class Typing:
             raise Forbidden("You can tell only of yourself that you are typing.")
         room = await find_joined_room(self._live, room_id, requester.user_id)
         self._presence.note_activity(requester)
+        who = room.nid, requester.user_nid
         if timeout_ms is None:
-            await self._db.write(typing.stop_typing, room.nid, requester.user_nid)
+            self._told_ms.pop(who, None)
+            await self._db.write(typing.stop_typing, *who)
             return
-        until_ms = self._clock.now_ms() + max(MIN_TIMEOUT_MS, min(timeout_ms, MAX_TIMEOUT_MS))
-        await self._db.write(typing.start_typing, room.nid, requester.user_nid, until_ms)
+        now_ms = self._clock.now_ms()
+        until_ms = now_ms + max(MIN_TIMEOUT_MS, min(timeout_ms, MAX_TIMEOUT_MS))
+        is_renewed = now_ms - self._told_ms.setdefault(who, now_ms) >= RENEWAL_MS
+        if is_renewed:
+            self._told_ms[who] = now_ms
+        await self._db.write(typing.start_typing, *who, until_ms, is_renewed=is_renewed)
         self.expect(until_ms)
 
     def expect(self, until_ms: int) -> None:
@@ -61,7 +72,9 @@ class Typing:
         self._deadline_ms = await self._db.read(typing.find_next_deadline)
         while True:
             await self._wait()
-            await self._db.write(typing.stop_expired, self._clock.now_ms())
+            now_ms = self._clock.now_ms()
+            for who in await self._db.write(typing.stop_expired, now_ms):
+                self._told_ms.pop(who, None)
             self._deadline_ms = None
             deadline_ms = await self._db.read(typing.find_next_deadline)
             if deadline_ms is not None:

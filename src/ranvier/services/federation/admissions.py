@@ -90,6 +90,7 @@ class Admissions:
 
         Raises: InvalidParam (not such an event); NotFound, Forbidden; UnableToAuthoriseJoin.
         """
+        await self._offers.settle(room_id)
         room = await self._db.read(self._gate.admit, origin, room_id)
         pdu = _parse(origin, room, event_id, event, "join")
         version = get_room_version(room.version)

@@ -26,7 +26,7 @@ from ranvier.io.clock import Clock
 from ranvier.io.ports import RemoteFault
 from ranvier.services.federation.ephemera import Ephemera
 from ranvier.services.federation.leases import Holding, Leases
-from ranvier.services.federation.sight import ServerSights, wire_form
+from ranvier.services.federation.sight import ServerSights, wire_form, wire_forms
 from ranvier.services.remote.requests import Ask, Refused, Requests, path_of
 from ranvier.services.remote.standing import HeldBack
 from ranvier.store.database import Database, ReadTxn, WriteTxn
@@ -53,7 +53,6 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True):
 
     txn_id: str
     body: bytes
-    pdu_count: int
     position: (
         int | None
     )  # up to where the server has all events when it took this; None: it says nothing of that
@@ -227,7 +226,6 @@ class Destination:
         return Transaction(
             txn_id=f"{self._prefix}{self._count}",
             body=build_transaction(self._wires.server, self._wires.clock.now_ms(), pdus, edus),
-            pdu_count=len(pdus),
             position=position,
             outbox_position=outbox_position,
         )
@@ -251,8 +249,8 @@ class Destination:
             outbox.delete_sent(txn, self.nid, transaction.outbox_position)
 
     def _read_missed(self, txn: ReadTxn) -> tuple[list[bytes], int]:
-        """The newest events of rooms of which the server missed something, as far as it was in them then, and up
-        to which position that is all; none if it missed nothing."""
+        """The newest events of rooms of which the server missed something, as far as they concern it, and up to
+        which position that is all; none if it missed nothing."""
         row = destinations.list_destinations(txn, (self.nid,)).get(self.nid)
         after = 0 if row is None else row.sent_position
         pdus: list[bytes] = []
@@ -260,19 +258,38 @@ class Destination:
             missed = destinations.list_missed(txn, self.nid, after, MAX_TRANSACTION_PDUS)
             if not missed:
                 return [], txn.position
-            after = missed[-1][1]
-            pdus = self._read_newest(txn, missed)
+            newest = self._read_newest(txn, missed)
+            for room_nid, position in missed:
+                of_room = newest.get(room_nid, [])
+                if len(pdus) + len(of_room) > MAX_TRANSACTION_PDUS:
+                    break
+                pdus += of_room
+                after = position
         return pdus, after
 
-    def _read_newest(self, txn: ReadTxn, missed: Sequence[tuple[int, int]]) -> list[bytes]:
-        records = events.list_events_at(txn, [position for _, position in missed])
+    def _read_newest(self, txn: ReadTxn, missed: Sequence[tuple[int, int]]) -> dict[int, list[bytes]]:
+        """By room: our newest event there, and in a room with branches all those of ours that nothing follows yet. The
+        server may have come in beside them: see `Outbound`."""
         found = rooms.list_rooms(txn, [room_nid for room_nid, _ in missed])
-        pdus: list[bytes] = []
-        for record in records:
+        branches = {nid for room in found.values() if len(room.extremities) > 1 for nid in room.extremities}
+        heads = events.list_events(txn, branches) if branches else {}
+        records = {one.event_nid: one for one in heads.values() if one.is_local}
+        records |= {
+            one.event_nid: one for one in events.list_events_at(txn, [position for _, position in missed])
+        }
+        newest: dict[int, list[bytes]] = {}
+        for record in records.values():
             room = found[record.room_nid]
+            version = get_room_version(room.version)
+            pdus = newest.setdefault(record.room_nid, [])
+            if len(pdus) == MAX_TRANSACTION_PDUS:
+                continue
             if self._wires.sights.concerns(txn, self.server, room, record):
-                pdus.append(wire_form(record, get_room_version(room.version)))
-        return pdus
+                pdus.append(wire_form(record, version))
+            elif record.event_nid in branches:
+                seen = self._wires.sights.visible(txn, self.server, room, [record])
+                pdus += wire_forms([record], version, seen)
+        return newest
 
     async def _rest(self, fault: RemoteFault) -> None:
         """Wait until the server is worth another try."""

@@ -19,12 +19,12 @@ from ranvier.core.identifiers import DeviceID, UserID
 from ranvier.io.clock import Clock
 from ranvier.services.devices.keys import KeysFound, read_keys
 from ranvier.store.database import Conflict, Database, Hint, Kind, ReadTxn, WriteTxn
-from ranvier.store.tables import destinations, device_lists, followers, memberships
+from ranvier.store.tables import destinations, device_lists, followers, memberships, partial_rooms
 from ranvier.store.tables.device_lists import DeviceChange
 from ranvier.store.tables.devices import list_devices
 from ranvier.store.tables.interned import Interner, intern_servers, list_user_ids
 from ranvier.store.tables.outbox import queue_edu
-from ranvier.store.tables.partial_rooms import CompletedRoom, list_completed
+from ranvier.store.tables.partial_rooms import CompletedRoom
 
 BATCH: Final = 1_000
 """Changes, and joins, that are looked at in one transaction."""
@@ -90,7 +90,7 @@ class DeviceUpdates:
         return (
             device_lists.has_device_changes(txn, after, txn.position)
             or bool(memberships.list_local_joins(txn, after, txn.position, 1))
-            or bool(list_completed(txn, after, txn.position))
+            or bool(partial_rooms.list_completed(txn, after, txn.position))
         )
 
     def _queue(self, txn: WriteTxn) -> None:
@@ -106,12 +106,13 @@ class DeviceUpdates:
             if servers:
                 self._tell(txn, servers, user_nid, user_ids[user_nid], list(changes))
         told = {change.user_nid for change in news.changes if change.device_id is not None}
-        for _, user_nid, room_nid in news.joins:
+        for position, user_nid, room_nid in news.joins:
             if user_nid in told:
                 continue
             servers = memberships.list_new_servers(txn, user_nid, room_nid) - {own}
             if servers:
-                self._introduce(txn, servers, user_nid, user_ids[user_nid])
+                is_guess = partial_rooms.was_partial(txn, room_nid, position)
+                self._introduce(txn, servers, user_nid, user_ids[user_nid], needs_keys=is_guess)
         for room in news.completed:
             self._tell_missed(txn, room)
         device_lists.prune_device_changes(txn, {one.user_nid for one in news.changes}, news.upto)
@@ -145,14 +146,26 @@ class DeviceUpdates:
             # One that still waits is replaced: this one says all.
             queue_edu(txn, servers, _KEY_UPDATE, encode(_key_update(user)), f"keys {user_nid}")
 
-    def _introduce(self, txn: WriteTxn, servers: Collection[int], user_nid: int, user_id: UserID) -> None:
+    def _introduce(
+        self,
+        txn: WriteTxn,
+        servers: Collection[int],
+        user_nid: int,
+        user_id: UserID,
+        *,
+        needs_keys: bool = False,
+    ) -> None:
         """Tell servers of a user whom they did not have to know so far. What they may know from earlier is out of
         date: an update without predecessors makes them ask for the list. Devices without keys are told of, too: the
-        specification has servers tell of every user who comes.
+        specification has servers tell of every user who comes. But not where `needs_keys`, to servers that were only
+        said to be in a room: nothing can be encrypted for such devices, and when one gets keys, all are told.
         """
         newest = device_lists.find_newest_change(txn, user_nid)
-        if newest is not None:
-            self._queue_update(txn, servers, self._read_user(txn, user_nid, user_id), newest, ())
+        if newest is None:
+            return
+        user = self._read_user(txn, user_nid, user_id)
+        if not needs_keys or user.found.device_keys.get(user_id) or user_id in user.found.master_keys:
+            self._queue_update(txn, servers, user, newest, ())
 
     def _tell_missed(self, txn: WriteTxn, room: CompletedRoom) -> None:
         """Tell servers of which it was not known that they are in a room what they did not hear meanwhile."""
@@ -215,7 +228,7 @@ def _read_news(txn: ReadTxn, after: int) -> _News:
     return _News(
         [change for change in changes if change.position <= upto],
         [join for join in joins if join[0] <= upto],
-        list_completed(txn, after, upto),
+        partial_rooms.list_completed(txn, after, upto),
         upto,
     )
 

@@ -14,6 +14,9 @@ V = TypeVar("V")
 MAX_WAITING: Final = 2_000
 """Of each kind, for one server; more are dropped, the oldest first."""
 
+MAX_PARKED: Final = 200
+"""Receipts for a server that is not reached; there may be thousands of those. Nothing else waits for them."""
+
 MAX_PRESENCE_ITEMS: Final = 50
 MAX_RECEIPTS: Final = 200
 """In one EDU."""
@@ -32,14 +35,16 @@ class Ephemera:
     def __bool__(self) -> bool:
         return bool(self._typing or self._receipts or self._presence)
 
-    def add_typing(self, typing: Typing) -> None:
-        _put(self._typing, (typing.room_id, typing.user_id), typing)
-
-    def add_receipt(self, receipt: Receipt) -> None:
-        _put(self._receipts, (receipt.room_id, receipt.user_id, receipt.thread_id), receipt)
-
-    def add_presence(self, item: PresenceItem) -> None:
-        _put(self._presence, item.user_id, item)
+    def add(self, unit: Typing | Receipt | PresenceItem, *, is_parked: bool = False) -> None:
+        """Let something wait. `is_parked`: the server is not sent to until a later time."""
+        match unit:
+            case Receipt():
+                key = (unit.room_id, unit.user_id, unit.thread_id)
+                _put(self._receipts, key, unit, MAX_PARKED if is_parked else MAX_WAITING)
+            case Typing() if not is_parked:
+                _put(self._typing, (unit.room_id, unit.user_id), unit, MAX_WAITING)
+            case PresenceItem() if not is_parked:
+                _put(self._presence, unit.user_id, unit, MAX_WAITING)
 
     def clear(self) -> None:
         self._typing.clear()
@@ -78,8 +83,8 @@ class Ephemera:
         return taken
 
 
-def _put(waiting: dict[K, V], key: K, value: V) -> None:
+def _put(waiting: dict[K, V], key: K, value: V, most: int) -> None:
     waiting.pop(key, None)
     waiting[key] = value
-    if len(waiting) > MAX_WAITING:
+    while len(waiting) > most:
         del waiting[next(iter(waiting))]

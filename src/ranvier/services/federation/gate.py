@@ -9,13 +9,14 @@ from ranvier.core.errors import Forbidden, NotFound
 from ranvier.core.identifiers import RoomID, ServerName, StateKey
 from ranvier.core.room_versions import get_room_version
 from ranvier.core.server_acl import ServerAcl, parse_server_acl
+from ranvier.services.recent import Recent
 from ranvier.services.rooms.live import pdu_of
 from ranvier.store.database import ReadTxn
 from ranvier.store.tables import events, memberships, rooms, state
 from ranvier.store.tables.interned import Interner, find_server_nids, find_state_key_nids
 
-MAX_ACLS: Final = 2_000
-"""Compiled ACLs that are kept; the oldest go first."""
+MAX_ACL_BYTES: Final = 4 * 1024 * 1024
+"""Of the events whose ACLs are kept compiled, all together; compiled they take four times as much."""
 
 _ACL: Final[StateKey] = ("m.room.server_acl", "")
 
@@ -25,7 +26,8 @@ class Gate:
 
     def __init__(self, interner: Interner) -> None:
         self._interner = interner
-        self._acls: dict[int, ServerAcl] = {}  # by event_nid: what an event says never changes
+        # By event_nid: what an event says never changes.
+        self._acls: Recent[int, ServerAcl] = Recent(MAX_ACL_BYTES)
 
     def enter(self, txn: ReadTxn, origin: ServerName, room_id: RoomID) -> rooms.Room:
         """The room, for a server that is in it.
@@ -85,7 +87,5 @@ class Gate:
             record = events.list_events(txn, (event_nid,))[event_nid]
             acl = parse_server_acl(pdu_of(record, room.room_id, get_room_version(room.version)).content)
             if record.redacted_by is None:
-                while len(self._acls) >= MAX_ACLS:
-                    self._acls.pop(next(iter(self._acls)), None)
-                self._acls[event_nid] = acl
+                self._acls.keep(event_nid, acl, len(record.json))
         return acl

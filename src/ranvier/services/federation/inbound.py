@@ -27,6 +27,7 @@ from ranvier.core.hashes import event_id_of
 from ranvier.core.identifiers import EventID, RoomID, ServerName
 from ranvier.core.room_versions import get_room_version
 from ranvier.io.clock import Clock
+from ranvier.services.federation.arrivals import Arrivals
 from ranvier.services.federation.gate import Gate
 from ranvier.services.federation.room_queues import RoomQueues
 from ranvier.services.federation.withdrawals import Withdrawals
@@ -59,7 +60,7 @@ class _Sorted(msgspec.Struct, frozen=True):
     """The events of a transaction by room, and the reasons of those that go to none."""
 
     by_room: Mapping[RoomRef, Sequence[JsonObject]]
-    elsewhere: Mapping[RoomID, Sequence[JsonObject]]
+    elsewhere: Mapping[RoomID, tuple[Sequence[JsonObject], Reasons]]  # with why they are not taken
     refused: Reasons
 
 
@@ -95,6 +96,7 @@ class Inbound:
         answers: TransactionAnswers,
         gate: Gate,
         queues: RoomQueues,
+        arrivals: Arrivals,
         withdrawals: Withdrawals,
         handlers: EduHandlers,
     ) -> None:
@@ -102,6 +104,7 @@ class Inbound:
         self._answers = answers
         self._gate = gate
         self._queues = queues
+        self._arrivals = arrivals
         self._withdrawals = withdrawals
         self._handlers = handlers
         self._flights: Flights[_TransactionKey, bytes] = Flights()
@@ -142,13 +145,24 @@ class Inbound:
         if not transaction.pdus:
             return {}
         events = [event for raw in transaction.pdus if (event := _parse(origin, raw)) is not None]
+        entering = self._arrivals.rooms
         sorted_events = await self._db.read(self._sort, origin, events)
+        if any(room_id in entering and room_id not in self._arrivals for room_id in sorted_events.elsewhere):
+            # We may have come in since.
+            sorted_events = await self._db.read(self._sort, origin, events)
+        kept = {
+            room_id
+            for room_id, (sent, _) in sorted_events.elsewhere.items()
+            if self._arrivals.keep(origin, room_id, sent)
+        }
         taken = await asyncio.gather(
             *(self._queues.receive(origin, room, sent) for room, sent in sorted_events.by_room.items()),
             return_exceptions=True,
         )
         reasons = dict(sorted_events.refused)
-        for room_id, sent in sorted_events.elsewhere.items():
+        for room_id, (sent, not_taken) in sorted_events.elsewhere.items():
+            if room_id not in kept:
+                reasons |= not_taken
             reasons |= await self._withdrawals.take(room_id, sent)
         faults: list[BaseException] = []
         for one in taken:
@@ -188,15 +202,14 @@ class Inbound:
             if room_id is not None:
                 by_room_id.setdefault(room_id, []).append(event)
         by_room: dict[RoomRef, Sequence[JsonObject]] = {}
-        elsewhere: dict[RoomID, Sequence[JsonObject]] = {}
+        elsewhere: dict[RoomID, tuple[Sequence[JsonObject], Reasons]] = {}
         refused: Reasons = {}
         for room_id, sent in by_room_id.items():
             try:
                 room = self._gate.approach(txn, origin, room_id)
                 by_room[RoomRef(room.room_nid, room_id, get_room_version(room.version))] = sent
             except NotFound as error:
-                elsewhere[room_id] = sent
-                refused |= dict.fromkeys(_list_ids(txn, room_id, sent), error.message)
+                elsewhere[room_id] = sent, dict.fromkeys(_list_ids(txn, room_id, sent), error.message)
             except MatrixError as error:
                 refused |= dict.fromkeys(_list_ids(txn, room_id, sent), error.message)
         return _Sorted(by_room, elsewhere, refused)

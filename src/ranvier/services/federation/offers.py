@@ -32,6 +32,7 @@ from ranvier.services.rooms.conditions import (
     join_rule_of,
     list_allowed_rooms,
 )
+from ranvier.services.rooms.doubts import Doubts
 from ranvier.services.rooms.live import LiveRoom, LiveRooms, read_slots
 from ranvier.store.database import Database, ReadTxn
 from ranvier.store.tables import memberships
@@ -44,11 +45,14 @@ _PRESENT = (memberships.JOIN, memberships.INVITE)
 class Offers:
     """Offers events to sign."""
 
-    def __init__(self, db: Database, interner: Interner, live: LiveRooms, gate: Gate, clock: Clock) -> None:
+    def __init__(
+        self, db: Database, interner: Interner, live: LiveRooms, gate: Gate, doubts: Doubts, clock: Clock
+    ) -> None:
         self._db = db
         self._interner = interner
         self._live = live
         self._gate = gate
+        self._doubts = doubts
         self._clock = clock
 
     async def join(
@@ -60,6 +64,7 @@ class Offers:
         UnableToGrantJoin (a restricted room that another server may let the user into).
         """
         _check_speaks_for(origin, user_id)
+        await self.settle(room_id)
         authority = await self._db.read(self._read_join, origin, room_id, user_id, versions)
         content: JsonObject = {"membership": "join"}
         if authority is not None:
@@ -79,6 +84,10 @@ class Offers:
         _check_speaks_for(origin, user_id)
         await self._db.read(self._gate.admit, origin, room_id)
         return await self._offer(room_id, user_id, {"membership": "leave"})
+
+    async def settle(self, room_id: RoomID) -> None:
+        """Before anybody is told the room's state. Raises: NotFound, where that cannot be told just now."""
+        await self._doubts.settle(room_id)
 
     def check_condition(self, txn: ReadTxn, room: Room, user_id: UserID) -> None:
         """Make sure that the user may enter a restricted room by one of its conditions (or was invited).

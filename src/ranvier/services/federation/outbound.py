@@ -5,20 +5,20 @@ for a server when a message is sent: docs/adr/0003-federation.md.
 """
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
 import msgspec
 
 from ranvier.core.errors import BadIdentifier, ServerFault
-from ranvier.core.federation.edus import PresenceItem, Receipt, Typing
 from ranvier.core.identifiers import RoomID, ServerName, server_of
 from ranvier.core.room_versions import get_room_version
 from ranvier.services.federation.destination import Destination, Wires
 from ranvier.services.federation.leases import SWEEP_EVERY_S
 from ranvier.services.federation.passing import Passing, PassingReader
-from ranvier.services.federation.sight import wire_form
+from ranvier.services.federation.sight import wire_form, wire_forms
+from ranvier.services.recent import Recent
 from ranvier.services.rooms.live import pdu_of
 from ranvier.store.database import Hint, Kind, ReadTxn
 from ranvier.store.tables import destinations, events, memberships, outbox, rooms
@@ -37,10 +37,15 @@ BATCH: Final = 500
 LEAST_INTERVAL_S: Final = 0.005
 """Between reads: what is sent in quick succession goes out together."""
 
-MAX_ROOMS: Final = 5_000
-"""Rooms whose servers are remembered."""
+MAX_SERVERS: Final = 400_000
+"""In all rooms whose servers are remembered: some 40 MB."""
+_ROOM_WEIGHT: Final = 5
+"""A room takes as much as so many servers."""
+
+_MEMBER: Final = "m.room.member"
 
 _Servers = frozenset[int]
+_UNREAD: Final[tuple[int, _Servers]] = (-1, frozenset())
 
 
 class _Outgoing(msgspec.Struct, frozen=True):
@@ -80,7 +85,8 @@ class Outbound:
         self._prefix = prefix
         self._destinations: dict[int, Destination] = {}
         self._by_name: dict[ServerName, Destination] = {}
-        self._servers: dict[int, tuple[int, _Servers]] = {}  # room_nid -> (state root, servers)
+        # room_nid -> (state root, servers)
+        self._servers: Recent[int, tuple[int, _Servers]] = Recent(MAX_SERVERS)
         self._news = asyncio.Event()
         self._hinted_rooms: set[int] = set()
         self._hinted_servers: set[int] = set()
@@ -177,14 +183,8 @@ class Outbound:
         touched: set[int] = set()
         for nids, unit in pulled.passing:
             for nid in nids:
-                waiting = self._destination(nid, pulled.names[nid]).ephemera
-                match unit:
-                    case Typing():
-                        waiting.add_typing(unit)
-                    case Receipt():
-                        waiting.add_receipt(unit)
-                    case PresenceItem():
-                        waiting.add_presence(unit)
+                destination = self._destination(nid, pulled.names[nid])
+                destination.ephemera.add(unit, is_parked=destination.is_parked)
             touched.update(nids)
         return touched
 
@@ -214,14 +214,21 @@ class Outbound:
         live = events.list_live_events(txn, after, limit, BATCH)
         has_more = len(live) == BATCH
         upto = live[-1][0] if has_more else limit
-        local = [(position, record) for position, record in live if record.is_local]
+        touched = {record.room_nid for _, record in live if record.is_local or record.type == _MEMBER}
         found = {
             nid: room
-            for nid, room in rooms.list_rooms(txn, {record.room_nid for _, record in local}).items()
+            for nid, room in rooms.list_rooms(txn, touched).items()
             if get_room_version(room.version).is_federated
         }
-        own = [(position, record) for position, record in local if record.room_nid in found]
-        moved = {nid: self._list_moved(txn, room, live) for nid, room in found.items()}
+        own = [
+            (position, record) for position, record in live if record.is_local and record.room_nid in found
+        ]
+        by_room: dict[int, list[EventRecord]] = {}
+        for _, record in own:
+            by_room.setdefault(record.room_nid, []).append(record)
+        moved = {
+            nid: self._wires.sights.list_moved(txn, found[nid], records) for nid, records in by_room.items()
+        }
         outgoing = [
             _Outgoing(
                 position,
@@ -230,36 +237,53 @@ class Outbound:
             )
             for position, record in own
         ]
+        outgoing += self._greet(txn, found, live)
+        outgoing.sort(key=lambda one: one.position)
         passing = self._passing.read(txn, after, upto, hinted_rooms, self._servers_of_room)
         nids = {nid for event in outgoing for nid in event.server_nids}
         nids.update(hinted_servers)
         nids.update(nid for unit_nids, _ in passing for nid in unit_nids)
         return _Pulled(outgoing, passing, list_server_names(txn, self._interner, nids), upto, has_more)
 
-    def _list_moved(
-        self, txn: ReadTxn, room: Room, live: Sequence[tuple[int, EventRecord]]
-    ) -> Mapping[int, ServerName]:
-        """The servers that may have come into the room or left it lately: of each of them it is to be looked at
-        whether it was there at an event."""
-        _, before = self._servers.get(room.room_nid, (-1, frozenset()))
-        now = self._servers_of(txn, room)
-        nids = set(before ^ now) if before else set()
-        for _, record in live:
-            if record.room_nid == room.room_nid and record.type == "m.room.member":
-                member = pdu_of(record, room.room_id, get_room_version(room.version))
-                nids |= self._find_server(txn, member.state_key)
-        return list_server_names(txn, self._interner, nids)
+    def _greet(
+        self, txn: ReadTxn, found: Mapping[int, Room], live: Sequence[tuple[int, EventRecord]]
+    ) -> Iterator[_Outgoing]:
+        """For servers that came into a room while others spoke: what we said last that their join does not follow.
+
+        Nobody else tells them: who said it did not know of them, and who let them in may not have heard it yet. In
+        a room that falls silent then they would never know.
+        """
+        for position, record in live:
+            room = found.get(record.room_nid)
+            if record.type != _MEMBER or room is None or len(room.extremities) == 1:
+                continue
+            version = get_room_version(room.version)
+            member = pdu_of(record, room.room_id, version)
+            nids = self._find_server(txn, member.state_key)
+            if member.content.get("membership") != memberships.JOIN or not nids:
+                continue
+            (server,) = list_server_names(txn, self._interner, nids).values()
+            if self._wires.sights.was_joined(txn, server, room, record):
+                continue
+            heads = events.list_events(txn, set(room.extremities) - {record.event_nid}).values()
+            own = [head for head in heads if head.is_local]
+            seen = self._wires.sights.visible(txn, server, room, own)
+            for pdu in wire_forms(own, version, seen):
+                yield _Outgoing(position, pdu, nids)
 
     def _list_recipients(
         self, txn: ReadTxn, room: Room, record: EventRecord, moved: Mapping[int, ServerName]
     ) -> set[int]:
         """The servers that were in the room before the event, and that of a user whom it makes leave; not the
         one that sent it to us, as the sender's server does but for a third-party invite, which we made."""
-        servers = {nid for nid in self._servers_of(txn, room) if nid not in moved}
+        now = self._servers_of(txn, room)
+        servers = {nid for nid in now if nid not in moved}
         servers.update(
             nid for nid, name in moved.items() if self._wires.sights.was_joined(txn, name, room, record)
         )
-        if record.type == "m.room.member":
+        if record.type == _MEMBER:
+            # One that passed through two servers may follow an older state: who came since was not told of it by that.
+            servers |= now
             member = pdu_of(record, room.room_id, get_room_version(room.version))
             if "third_party_invite" in member.content:
                 return servers
@@ -283,13 +307,11 @@ class Outbound:
 
     def _servers_of(self, txn: ReadTxn, room: Room) -> _Servers:
         """The other servers in a room. They are the same while its state is."""
-        root, servers = self._servers.get(room.room_nid, (-1, frozenset()))
+        root, servers = self._servers.get(room.room_nid) or _UNREAD
         if root != room.state_root:
             own = find_server_nids(txn, self._interner, (self._interner.own_server,)).values()
             servers = frozenset(
                 nid for nid, _ in memberships.list_servers_in_room(txn, room.room_nid) if nid not in own
             )
-            if len(self._servers) >= MAX_ROOMS:
-                self._servers.clear()
-            self._servers[room.room_nid] = (room.state_root, servers)
+            self._servers.keep(room.room_nid, (room.state_root, servers), _ROOM_WEIGHT + len(servers))
         return servers

@@ -71,7 +71,8 @@ class PassingReader:
             if users:
                 self._typing[room_nid] = users
             if servers:
-                for user_id in users ^ before:
+                # The same set again: somebody goes on, and would be forgotten.
+                for user_id in users ^ before or users:
                     yield servers, Typing(room_id, user_id, user_id in users)
 
     def _read_receipts(

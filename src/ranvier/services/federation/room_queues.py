@@ -56,6 +56,10 @@ class RoomQueues:
 
         Raises: LimitExceeded; StoreFault.
         """
+        return await asyncio.shield(self.put(origin, room, events))
+
+    def put(self, origin: ServerName, room: RoomRef, events: Sequence[JsonObject]) -> asyncio.Future[Reasons]:
+        """The same, without waiting; nobody need wait for what becomes of them. Raises: LimitExceeded."""
         queue = self._queues.setdefault(room.room_id, _Queue())
         if queue.count + len(events) > MAX_WAITING:
             raise LimitExceeded(_BUSY, retry_after_ms=5_000)
@@ -65,7 +69,7 @@ class RoomQueues:
         queue.count += len(events)
         if queue.task is None:
             queue.task = asyncio.create_task(self._work(room.room_id, queue))
-        return await asyncio.shield(done)
+        return done
 
     async def settle(self, room_id: RoomID) -> bool:
         """Wait a moment until what has come for a room is taken. False: there was nothing."""

@@ -17,6 +17,7 @@ from ranvier.io.clock import Clock
 from ranvier.services.federation.gate import Gate
 from ranvier.services.federation.sight import ServerSights, wire_form, wire_forms
 from ranvier.services.federation.walking import Walk
+from ranvier.services.rooms.doubts import Doubts
 from ranvier.services.rooms.erasure import list_erased_events
 from ranvier.services.rooms.live import pdu_of
 from ranvier.services.rooms.wholeness import Wholeness
@@ -75,6 +76,7 @@ class Serving:
         gate: Gate,
         sights: ServerSights,
         wholeness: Wholeness,
+        doubts: Doubts,
     ) -> None:
         self._server = server
         self._db = db
@@ -83,6 +85,7 @@ class Serving:
         self._gate = gate
         self._sights = sights
         self._wholeness = wholeness
+        self._doubts = doubts
 
     async def event(self, origin: ServerName, event_id: EventID) -> bytes:
         """One event, whole or redacted, as a transaction. Raises: NotFound, also when the server is not in the
@@ -119,7 +122,10 @@ class Serving:
     async def _when_whole(
         self, read: _ReadState, origin: ServerName, room_id: RoomID, event_id: EventID
     ) -> bytes:
-        """What is read; a while later, if the room has just been entered with a part of its state."""
+        """What is read; a while later, if the room has just been entered with a part of its state, or what could not be
+        checked of it can be now."""
+        await self._db.read(self._gate.enter, origin, room_id)
+        await self._doubts.settle(room_id, event_id)
         try:
             return await self._db.read(read, origin, room_id, event_id)
         except _NotWhole:

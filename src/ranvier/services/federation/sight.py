@@ -5,6 +5,7 @@ distinct state. Only where it is not do the memberships of the server's users at
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from itertools import pairwise
 from typing import Final
 
 from ranvier.core import state_map
@@ -86,6 +87,24 @@ class ServerSights:
         """Whether any of the server's users was joined just before an event."""
         at = self._list_memberships(txn, server, room, (record,))
         return record.state_root is not None and "join" in at[record.state_root]
+
+    def list_moved(self, txn: ReadTxn, room: Room, records: Iterable[EventRecord]) -> dict[int, ServerName]:
+        """The servers (by server_nid) of users whose membership changed between the states before these events of a
+        room and now: all others were in the room then as they are now. Cost: nothing where the state did not change.
+        """
+        roots = [record.state_root for record in records if record.state_root is not None]
+        reader = SnapshotNodes(txn, self._nodes)
+        slots = {
+            slot
+            for one, other in pairwise((*roots, room.state_root))
+            if one != other
+            for slot in state_map.difference(reader, (one, other))
+        }
+        keys = list_state_keys(txn, self._interner, slots).values()
+        names = {ServerName(key.partition(":")[2]) for kind, key in keys if kind == "m.room.member"}
+        names.discard(self._interner.own_server)
+        nids = find_server_nids(txn, self._interner, names)
+        return {nid: name for name, nid in nids.items()}
 
     def concerns(self, txn: ReadTxn, server: ServerName, room: Room, record: EventRecord) -> bool:
         """The same, or whether one of the server's users is the subject of the event."""

@@ -24,7 +24,8 @@ from ranvier.services.federation.invitations import check_welcome
 from ranvier.services.flows.remote_inviting import RemoteInviting
 from ranvier.services.remote.requests import Refused, Requests, path_of
 from ranvier.services.rooms.live import LiveRooms
-from ranvier.services.rooms.timeline import Draft, Timeline
+from ranvier.services.rooms.member_content import member_draft
+from ranvier.services.rooms.timeline import Timeline
 from ranvier.store.database import Database, ReadTxn
 from ranvier.store.tables import memberships, rooms
 from ranvier.store.tables.interned import Interner, find_server_nids
@@ -110,7 +111,7 @@ class ThirdPartyInvites:
         """The sender may be of another server: what the identity server signed stands in for its signature."""
         content = await self._build_content(bound)
         if content is not None:
-            draft = Draft(sender=bound.sender, type="m.room.member", state_key=bound.invitee, content=content)
+            draft = member_draft(bound.sender, bound.invitee, content)
             await self._timeline.send(bound.room_id, [draft])
 
     async def _ask_inviter(self, bound: Bound) -> None:

@@ -48,9 +48,8 @@ class Deactivation:
         self._clock = clock
         self._uia = uia
 
-    async def deactivate(self, requester: Requester | None, auth: JsonObject | None, *, erase: bool) -> bool:
-        """Close the account; whether an address of it stays bound at an identity server. An application service
-        need not authenticate again.
+    async def deactivate(self, requester: Requester | None, auth: JsonObject | None, *, erase: bool) -> None:
+        """Close the account. An application service need not authenticate again.
 
         Raises: UiaRequired.
         """
@@ -59,7 +58,7 @@ class Deactivation:
         else:
             proofs = await self._uia.authorize_owner(requester, "deactivateAccount", auth)
             user_id = proven_user(proofs)
-        return await self._db.write(close_account, user_id, self._clock.now_ms(), erase=erase)
+        await self._db.write(close_account, user_id, self._clock.now_ms(), erase=erase)
 
 
 class Departure:
@@ -85,9 +84,8 @@ class _Leaver(msgspec.Struct, frozen=True):
     rooms: Sequence[RoomID]
 
 
-def close_account(txn: WriteTxn, user_id: UserID, now_ms: int, *, erase: bool) -> bool:
-    """Close an account: nobody can log in, nothing of its sessions stays, its rooms will be left. Whether one of
-    its addresses was bound at an identity server, where it stays.
+def close_account(txn: WriteTxn, user_id: UserID, now_ms: int, *, erase: bool) -> None:
+    """Close an account: nobody can log in, nothing of its sessions stays, its rooms will be left.
 
     `erase`: profile, account data and key backups go, and newcomers see its messages redacted.
     Raises: NotFound.
@@ -99,11 +97,10 @@ def close_account(txn: WriteTxn, user_id: UserID, now_ms: int, *, erase: bool) -
     deactivate_account(txn, user_nid, now_ms, is_erased=erase)
     end_all_sessions(txn, user_nid)
     delete_pushers_of_user(txn, user_nid)
-    was_bound = delete_threepids_of_user(txn, user_nid)
+    delete_threepids_of_user(txn, user_nid)
     if erase:
         _erase(txn, user_nid)
     enqueue_job(txn, LEAVING, user_id, b"{}", now_ms)
-    return was_bound
 
 
 def _erase(txn: WriteTxn, user_nid: int) -> None:

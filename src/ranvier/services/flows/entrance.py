@@ -43,18 +43,7 @@ def build_entrance(
         state is one without most members: those that our own event cites are taken into it.
     Raises: BadEntrance.
     """
-    known: dict[EventID, Pdu] = {}
-    rejected: set[EventID] = set()
-    for pdu in sorted_by_auth(pdus):
-        if not pdu.is_state or pdu.event_id == join.event_id:
-            continue
-        try:
-            check_by_own_citations(pdu, Authorizers(known, rejected), version)
-        except AuthRejected:
-            rejected.add(pdu.event_id)
-        except KeyError:
-            continue  # what authorizes it did not come, or was bad: nothing can be said about it
-        known[pdu.event_id] = pdu
+    known, rejected = _judge(pdus, join, version)
     state = {
         known[event_id].slot: known[event_id]
         for event_id in state_ids
@@ -74,6 +63,23 @@ def build_entrance(
         ),
         state,
     )
+
+
+def _judge(pdus: Collection[Pdu], join: Pdu, version: RoomVersion) -> tuple[dict[EventID, Pdu], set[EventID]]:
+    """The events of which something can be said, each behind those that it cites; those that are rejected."""
+    known: dict[EventID, Pdu] = {}
+    rejected: set[EventID] = set()
+    for pdu in sorted_by_auth(pdus):
+        if not pdu.is_state or pdu.event_id == join.event_id:
+            continue
+        try:
+            check_by_own_citations(pdu, Authorizers(known, rejected), version)
+        except AuthRejected:
+            rejected.add(pdu.event_id)
+        except KeyError:
+            continue  # what authorizes it did not come, or was bad
+        known[pdu.event_id] = pdu
+    return known, rejected
 
 
 def _check_entrance(state: Mapping[StateKey, Pdu], join: Pdu, version: RoomVersion) -> None:

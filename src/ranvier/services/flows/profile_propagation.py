@@ -16,8 +16,8 @@ import msgspec
 from ranvier.core.errors import MatrixError, ProtocolFault
 from ranvier.core.identifiers import RoomID, UserID
 from ranvier.services.rooms.live import LiveRoom
-from ranvier.services.rooms.member_content import member_content
-from ranvier.services.rooms.timeline import Draft, Timeline
+from ranvier.services.rooms.member_content import member_content, member_draft
+from ranvier.services.rooms.timeline import Timeline
 from ranvier.store.database import Database, ReadTxn
 from ranvier.store.tables.accounts import find_account_by_id
 from ranvier.store.tables.jobs import Job
@@ -68,7 +68,7 @@ class ProfilePropagation:
             if all(current.content.get(field) == content.get(field) for field in _SHOWN):
                 raise _Settled("The room shows this profile.")
 
-        draft = Draft(sender=shown.user_id, type="m.room.member", state_key=shown.user_id, content=content)
+        draft = member_draft(shown.user_id, shown.user_id, content)
         try:
             await self._timeline.send(room_id, [draft], check=check)
         except _Settled:

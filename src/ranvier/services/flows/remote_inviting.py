@@ -20,7 +20,8 @@ from ranvier.io.ports import Misbehaved, RemoteFault
 from ranvier.services.federation.admissions import read_shown_state
 from ranvier.services.federation.relaying import Relaying
 from ranvier.services.remote.requests import Ask, Refused, Requests, path_of
-from ranvier.services.rooms.timeline import Draft, Timeline
+from ranvier.services.rooms.member_content import member_draft
+from ranvier.services.rooms.timeline import Timeline
 from ranvier.store.database import Database, ReadTxn
 from ranvier.store.tables import rooms
 from ranvier.store.tables.interned import Interner
@@ -52,7 +53,7 @@ class RemoteInviting:
 
         Raises: AuthRejected, Forbidden; InviteBlocked; BadGateway.
         """
-        draft = Draft(sender=sender, type="m.room.member", state_key=invitee, content=content)
+        draft = member_draft(sender, invitee, content)
         invite, version = await self._timeline.build(room_id, draft)
         room, shown = await self._db.read(self._read_shown, room_id, sender)
         server = server_of(invitee)

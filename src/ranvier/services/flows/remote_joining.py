@@ -6,12 +6,14 @@ Spec: server-server API, "Joining Rooms".
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Final
+from weakref import WeakValueDictionary
 
 import msgspec
 
 from ranvier.core.canonical_json import JsonObject, parse_object
-from ranvier.core.errors import BadIdentifier, NotFound, ProtocolFault
+from ranvier.core.errors import BadIdentifier, Forbidden, NotFound, ProtocolFault
 from ranvier.core.events.build import with_signatures
 from ranvier.core.events.parse import pdu_of_object
 from ranvier.core.events.pdu import Pdu
@@ -30,14 +32,14 @@ from ranvier.services.rooms.completing import COMPLETION, Completion
 from ranvier.services.rooms.deciding import Case
 from ranvier.services.rooms.elsewhere import is_here
 from ranvier.services.rooms.live import LiveRooms
-from ranvier.services.rooms.outliers import Outliers
+from ranvier.services.rooms.outliers import Outliers, read_authorizers
 from ranvier.services.rooms.rechecks import ask_for_recheck, list_wanted
 from ranvier.services.rooms.remote import AlreadyHere
 from ranvier.services.rooms.summaries import make_summary
 from ranvier.services.rooms.unfinished import Unfinished
 from ranvier.services.rooms.wholeness import Wholeness
 from ranvier.store.database import Database, ReadTxn, WriteTxn
-from ranvier.store.tables import jobs, partial_rooms, rooms, unchecked_states
+from ranvier.store.tables import jobs, memberships, partial_rooms, rooms, unchecked_states
 from ranvier.store.tables.append import append, remember_appended
 from ranvier.store.tables.interned import Interner
 from ranvier.store.tables.prepared import Appended, Batch, Outcome, PreparedEvent
@@ -113,6 +115,15 @@ class RoomStore:
         if room is None:
             raise NotFound("This server is not in that room.")
         return room
+
+    async def check_offer(self, made: Made) -> None:
+        """Hold a join that was offered to us against what it cites, as far as that is here: for somebody banned it
+        cites the ban. Whether that was taken here does not matter: others take it to be what counts.
+
+        Raises: Forbidden.
+        """
+        if await self._db.read(_cites_ban, made):
+            raise Forbidden("The room does not let you in.")
 
     async def enter(
         self,
@@ -197,6 +208,9 @@ class RoomStore:
 Receive = Callable[[ServerName, RoomRef, Mapping[EventID, Pdu]], Awaitable[Reasons]]
 """See `Receiving.receive_checked`."""
 
+Entering = Callable[[RoomID], AbstractAsyncContextManager[None]]
+"""See `Arrivals.entering`."""
+
 
 class RemoteJoining:
     """Joins, one at a time for each room."""
@@ -209,6 +223,7 @@ class RemoteJoining:
         admission: Admission,
         outliers: Outliers,
         receive: Receive,
+        entering: Entering,
         *,
         omits_members: bool,
     ) -> None:
@@ -221,11 +236,12 @@ class RemoteJoining:
         self._admission = admission
         self._outliers = outliers
         self._receive = receive
+        self._entering = entering
         self._bounds = SEND_BOUNDS
         if omits_members:
             self._bounds = msgspec.structs.replace(SEND_BOUNDS, query=(("omit_members", "true"),))
         self._flights: Flights[tuple[RoomID, UserID], EventID] = Flights()
-        self._locks: dict[RoomID, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[RoomID, asyncio.Lock] = WeakValueDictionary()
 
     async def join(
         self, user_id: UserID, room_id: RoomID, servers: Sequence[ServerName], content: JsonObject
@@ -249,15 +265,13 @@ class RemoteJoining:
     async def _join_alone(
         self, user_id: UserID, room_id: RoomID, servers: Sequence[ServerName], content: JsonObject
     ) -> EventID:
+        # It is there as long as anybody holds it or waits for it.
         lock = self._locks.setdefault(room_id, asyncio.Lock())
-        try:
-            async with lock:
-                if await self._store.is_here(room_id):
-                    raise AlreadyHere
+        async with lock:
+            if await self._store.is_here(room_id):
+                raise AlreadyHere
+            async with self._entering(room_id):
                 return await self._try_servers(user_id, room_id, servers, content, self._enter)
-        finally:
-            if not lock.locked():
-                self._locks.pop(room_id, None)
 
     async def _try_servers(
         self,
@@ -271,6 +285,7 @@ class RemoteJoining:
         for server in self._handshake.candidates(servers):
             try:
                 made = await self._handshake.make(server, room_id, user_id, content)
+                await self._store.check_offer(made)
                 answer = await self._handshake.hand_in(server, "v2/send_join", made.pdu, self._bounds)
                 await take(made, answer, server)
                 return made.pdu.event_id
@@ -335,6 +350,18 @@ class RemoteJoining:
         if not isinstance(checked, Pdu):
             raise checked
         return own
+
+
+def _cites_ban(txn: ReadTxn, made: Made) -> bool:
+    room = rooms.find_room(txn, made.pdu.room_id)
+    if room is None:
+        return False
+    ref = RoomRef(room.room_nid, made.pdu.room_id, made.version)
+    stored = read_authorizers(txn, ref, made.pdu.auth_events).pdus.values()
+    return any(
+        one.is_state and one.slot == made.pdu.slot and one.content.get("membership") == memberships.BAN
+        for one in stored
+    )
 
 
 def _list_events(answer: JsonObject, name: str) -> list[JsonObject]:

@@ -1,5 +1,6 @@
-"""Other servers' signing keys: in memory, in the table, from the server itself, from trusted notaries, and, for servers
-that were known before, from whoever passes their events on.
+"""Other servers' signing keys: in memory, in the table, from the server itself, from trusted notaries, for servers
+that were known before from whoever passes their events on, and for those that are gone from who remembers them
+(`past_keys`).
 
 A server is asked once for all who want its keys, and not again for a while whatever it answered: events under
 keys that nobody knows must not become requests to the server that they name.
@@ -35,6 +36,7 @@ from ranvier.core.signing import VerifyKey
 from ranvier.io.clock import Clock
 from ranvier.io.ports import RemoteFault
 from ranvier.services.remote.flights import Flights
+from ranvier.services.remote.past_keys import is_gone, is_past, list_past_keys
 from ranvier.services.remote.requests import Ask, Requests
 from ranvier.services.turns import ASKER, Turns
 from ranvier.store.database import Database, ReadTxn, WriteTxn
@@ -87,6 +89,8 @@ class _Known(msgspec.Struct):
     next_fetch_ms: int = 0
     failures: int = 0
     next_relay_ms: int = 0  # when another server may be asked for them
+    past: Mapping[str, ServerKey] = {}  # see `past_keys`
+    past_asked_ms: Mapping[str, int] = {}  # by key: when others were asked for it
 
 
 class Keyring:
@@ -100,13 +104,16 @@ class Keyring:
         clock: Clock,
         own_keys: Mapping[KeyID, VerifyKey],
         notaries: Sequence[ServerName],
+        past_notaries: Sequence[ServerName] = (),
     ) -> None:
+        """`past_notaries`: who is believed about servers that are gone."""
         self._db = db
         self._interner = interner
         self._requests = requests
         self._clock = clock
         self._own_keys = own_keys
         self._notaries = notaries
+        self._past_notaries = past_notaries
         self._servers: OrderedDict[ServerName, _Known] = OrderedDict()
         self._flights: Flights[ServerName, None] = Flights()
         self._slots = asyncio.Semaphore(MAX_FETCHES)
@@ -120,7 +127,8 @@ class Keyring:
         their servers say now, which counts if a key has signed it that is known from before.
 
         Cost: nothing for keys in memory; 1 query for servers that are not; then a request to each server
-        that lacks some, all at once, and one to each notary and to the relay while any is lacking.
+        that lacks some, all at once, and one to each notary and to the relay while any is lacking; for servers that are
+        gone one more.
         """
         await self._load({want.server for want in wanted})
         found, missing = self._look(wanted)
@@ -136,8 +144,16 @@ class Keyring:
                     learned, missing = self._look(missing)
                     found |= learned
             if missing and relay is not None and await self._ask_relay(relay, missing):
+                learned, missing = self._look(missing)
+                found |= learned
+            if missing and await self._ask_past(missing):
                 found |= self._look(missing)[0]
         return found
+
+    async def find_known(self, wanted: Collection[KeyWanted]) -> dict[KeyWanted, VerifyKey]:
+        """Those of the keys that are here: nobody is asked. Cost: 1 query for servers that are not in memory."""
+        await self._load({want.server for want in wanted})
+        return self._look(wanted)[0]
 
     async def find_request_key(self, server: ServerName, key_id: KeyID) -> VerifyKey | None:
         """The key with which the server may sign a request now. Raises: LimitExceeded."""
@@ -195,10 +211,18 @@ class Keyring:
         if want.server == self._interner.own_server:
             return self._own_keys.get(want.key_id)
         known = self._servers.get(want.server)
-        stored = None if known is None else known.keys.get(want.key_id)
+        if known is None:
+            return None
+        stored = known.keys.get(want.key_id)
+        if stored is None and self._is_of_the_past(known, want):
+            stored = known.past.get(want.key_id)
         if stored is None or not _is_good(stored, want):
             return None
         return VerifyKey(stored.verify_key)
+
+    def _is_of_the_past(self, known: _Known, want: KeyWanted) -> bool:
+        now_ms = self._clock.now_ms()
+        return is_past(want.valid_at_ms, now_ms) and is_gone(known.keys.values(), known.failures, now_ms)
 
     def _is_due(self, server: ServerName) -> bool:
         if server == self._interner.own_server:
@@ -267,6 +291,44 @@ class Keyring:
         minimums: dict[ServerName, dict[KeyID, int]] = {}
         for want in wanted:
             minimums.setdefault(want.server, {})[want.key_id] = want.valid_at_ms or 0
+        await self.learn(await self._query(notary, minimums))
+
+    async def _ask_past(self, wanted: Iterable[KeyWanted]) -> bool:
+        """Ask who remembers for the keys of servers that are gone; whether anything was learned."""
+        now_ms = self._clock.now_ms()
+        minimums: dict[ServerName, dict[KeyID, int]] = {}
+        for want in wanted:
+            known = self._servers.get(want.server)
+            if known is None or not self._is_of_the_past(known, want):
+                continue
+            if 0 <= now_ms - known.past_asked_ms.get(want.key_id, -MAX_PAUSE_MS) < MAX_PAUSE_MS:
+                continue
+            if want.server in minimums or len(minimums) < MAX_RELAYED:
+                asked = minimums.setdefault(want.server, {})
+                if want.key_id in asked or len(asked) < MAX_KEYS_PER_SERVER:
+                    asked[want.key_id] = max(asked.get(want.key_id, 0), want.valid_at_ms or 0)
+        if not minimums:
+            return False
+        for server, keys in minimums.items():
+            known = self._servers[server]
+            before = known.past_asked_ms if len(known.past_asked_ms) < 2 * MAX_KEYS else {}
+            known.past_asked_ms = {**before, **dict.fromkeys(keys, now_ms)}
+        is_learned = False
+        for notary in self._past_notaries:
+            for document in await self._query(notary, minimums):
+                known = self._servers.setdefault(document.server_name, _Known({}))
+                learned = list_past_keys(document, now_ms)
+                if len(known.past) + len(learned) <= 2 * MAX_KEYS:
+                    known.past = {**learned, **known.past}  # who was asked first is believed
+                    is_learned |= bool(learned)
+        return is_learned
+
+    async def _query(
+        self, notary: ServerName, minimums: Mapping[ServerName, Mapping[KeyID, int]]
+    ) -> list[ServerKeys]:
+        """What a notary tells of these servers' keys, signed by it. `minimums`: until when each must be good."""
+        if notary == self._interner.own_server:
+            return []
         notary_keys = await self._notary_keys(notary)
         content = build_request(KeyQuery(server, keys) for server, keys in minimums.items())
         ask = Ask(method="POST", path=_NOTARY_PATH, content=content, timeout_s=FETCH_TIMEOUT_S)
@@ -275,8 +337,8 @@ class Keyring:
             found = parse_response(body, notary, notary_keys, self._clock.now_ms())
         except (RemoteFault, ProtocolFault) as fault:
             log.info("the notary %s does not help: %s", notary, fault)
-            return
-        await self.learn([keys for keys in found if keys.server_name in minimums])
+            return []
+        return [keys for keys in found if keys.server_name in minimums]
 
     async def _ask_relay(self, relay: ServerName, wanted: Iterable[KeyWanted]) -> bool:
         """Ask a server for what others say, who do not answer; whether anything was learned."""
@@ -315,7 +377,8 @@ class Keyring:
         await self._load((notary,))
         now_ms = self._clock.now_ms()
         known = self._servers[notary]
-        if not any(not key.is_old and key.valid_until_ms >= now_ms for key in known.keys.values()):
+        is_current = any(not key.is_old and key.valid_until_ms >= now_ms for key in known.keys.values())
+        if not is_current and self._is_due(notary):
             await self._flights.fly(notary, self._fetcher(notary))
             known = self._servers[notary]
         return {

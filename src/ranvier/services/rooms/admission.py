@@ -28,6 +28,7 @@ from ranvier.services.rooms.outliers import (
     cited_by,
     read_authorizers,
 )
+from ranvier.services.rooms.outsiders import list_outsiders
 from ranvier.services.rooms.policy_servers import PolicyServers
 from ranvier.services.rooms.writer import Item, Merge, RoomWriters
 from ranvier.store.database import Conflict, Database, Integrity, ReadTxn, WriteTxn
@@ -163,7 +164,7 @@ class Admission:
         if room is None:
             return {pdu.event_id: "the room is not known here" for pdu in case.pdus}
         effects = {pdu.event_id: self._writers.effect_of(room.fork(), pdu) for pdu in case.pdus}
-        writing = _Writing(self._interner, self._nodes, case, decided, effects)
+        writing = _Writing(self._interner, self._nodes, self._writers, case, decided, effects)
         await self._writers.append_merging(room, writing.merge)
         self._nodes.remember(writing.touched)
         return writing.reasons
@@ -176,12 +177,14 @@ class _Writing:
         self,
         interner: Interner,
         nodes: NodeCache,
+        writers: RoomWriters,
         case: Case,
         decided: Decisions | None,
         effects: Mapping[EventID, object],
     ) -> None:
         self._interner = interner
         self._nodes = nodes
+        self._writers = writers
         self._case = case
         self._decided = decided
         self._effects = effects
@@ -194,7 +197,7 @@ class _Writing:
         kept = [one for one in decisions.decided if one.outcome is not None]
         changed = {slot for one in kept for slot in one.changes}
         names = list_state_keys(txn, self._interner, changed) if changed else {}
-        items = [self._item(pending, one, names) for one in kept]
+        items = [self._item(txn, pending, one, names) for one in kept]
         self.touched = pending.touched
         # Other servers are told of what was dropped alone: a rejected event has arrived.
         self.reasons = {
@@ -202,12 +205,15 @@ class _Writing:
         }
         return Merge(decisions.revision, items, names.values())
 
-    def _item(self, nodes: PendingNodes, one: Decision, names: Mapping[int, StateKey]) -> Item:
+    def _item(self, txn: WriteTxn, nodes: PendingNodes, one: Decision, names: Mapping[int, StateKey]) -> Item:
         prepared = prepare(nodes, one, {names[slot]: nid for slot, nid in one.changes.items()})
-        is_accepted = prepared.outcome is Outcome.ACCEPTED
-        if not is_accepted:
+        effect = None
+        if prepared.outcome is not Outcome.ACCEPTED:
             log.info("%s is %s: %s", one.pdu.event_id, prepared.outcome.value, one.reason)
-        item = Item(prepared, self._effects[one.pdu.event_id] if is_accepted else None)
+        elif (effect := self._effects[one.pdu.event_id]) is not None:
+            outsiders = list_outsiders(txn, self._interner, nodes, self._case.room.nid, prepared)
+            effect = self._writers.effect_without(effect, outsiders)
+        item = Item(prepared, effect)
         return _relayed(item) if self._case.is_relayed else item
 
 

@@ -41,13 +41,6 @@ class _Edit(msgspec.Struct, gc=False):
 _EDIT: Final = msgspec.json.Decoder(_Edit)
 
 
-class _Related(msgspec.Struct, frozen=True):
-    """What relates to one event, as far as it is bundled and is no thread."""
-
-    edit: EventRecord | None
-    references: Sequence[EventRecord]
-
-
 class Aggregations:
     """Makes bundles. Its functions run in read transactions, on any thread."""
 

@@ -12,6 +12,7 @@ from ranvier.services.requester import Requester
 from ranvier.services.rooms.canonical_alias import CanonicalAliases
 from ranvier.services.rooms.inviting import Inviting
 from ranvier.services.rooms.joining import Joining
+from ranvier.services.rooms.member_content import member_draft
 from ranvier.services.rooms.membership import Membership
 from ranvier.services.rooms.succession import Successions
 from ranvier.services.rooms.timeline import Draft, Timeline
@@ -101,4 +102,4 @@ class ChangingState:
 
 def _leave(guest: UserID) -> Draft:
     """Spec: "Guest access": where guests may not join any more, those who are there have to leave."""
-    return Draft(sender=guest, type=_MEMBER, state_key=guest, content={"membership": "leave"})
+    return member_draft(guest, guest, {"membership": "leave"})

@@ -59,30 +59,19 @@ class ClaimedStates:
         self._missing = missing
         self._outliers = outliers
 
-    async def fetch_before(self, server: ServerName, room: RoomRef, event_id: EventID) -> int | None:
-        """The root of the state before an event; None if the server does not tell it whole.
+    async def claim_before(self, server: ServerName, room: RoomRef, event_id: EventID) -> Claim | None:
+        """The state before an event; None if the server does not tell it whole.
 
         Cost: 1 request, and one for each event that is not here or, if these are many, one for all.
         """
-        claim = await self.claim_before(server, room, event_id)
-        return None if claim is None else claim.root
-
-    async def fetch_after(self, server: ServerName, room: RoomRef, event_id: EventID) -> int | None:
-        """The root of the state after an event that is not here itself; None if the server does not tell it
-        whole.
-
-        Cost: that of `fetch_before`, and 1 request.
-        """
-        claim = await self.claim_after(server, room, event_id)
-        return None if claim is None else claim.root
-
-    async def claim_before(self, server: ServerName, room: RoomRef, event_id: EventID) -> Claim | None:
-        """As `fetch_before`, with what could not be checked."""
         told = await self._fetch(server, room, event_id)
         return None if told is None else await self._keep(told)
 
     async def claim_after(self, server: ServerName, room: RoomRef, event_id: EventID) -> Claim | None:
-        """As `fetch_after`, with what could not be checked."""
+        """The state after an event that is not here itself; None if the server does not tell it whole.
+
+        Cost: that of `claim_before`, and 1 request.
+        """
         told = await self._fetch(server, room, event_id)
         if told is None:
             return None

@@ -186,7 +186,7 @@ class _Deciding:
             # 4. allowed by the events that it cites
             check_by_own_citations(pdu, self._facts.authorizers, self._version)
             # 5. allowed by the state before it
-            self._check(pdu, before)
+            self._after[pdu.event_id] = before = self._allow(pdu, before)
         except KeyError:
             del self._after[pdu.event_id]
             return Decision(pdu=pdu, outcome=None, reason="what authorizes it is not known here")
@@ -205,7 +205,7 @@ class _Deciding:
         try:
             # 6. allowed by the state now
             now = self._find_now(pdu, before)
-            self._check(pdu, self._with_members(pdu, now) if self._lacks_members else now)
+            self._allow(pdu, self._with_members(pdu, now) if self._lacks_members else now)
         except AuthRejected as fault:
             return Decision(pdu=pdu, outcome=Outcome.SOFT_FAILED, reason=str(fault), before=before)
         if pdu.event_id in self._case.soft_failed:
@@ -260,6 +260,30 @@ class _Deciding:
 
         What is let in by this is decided again when the state is whole. Cost: 2 queries.
         """
+        cited = self._list_cited_members(pdu)
+        filled = self._states.slots(view, cited)
+        added = {slot: nid for slot, nid in cited.items() if slot not in filled}
+        return StateView(view.root, {**view.changes, **added}) if added else view
+
+    def _allow(self, pdu: Pdu, view: StateView) -> StateView:
+        """The state, which allows an event. One that lacks members may be wrong about others, too: a kick that was
+        let in may be none. So where it does not allow the event, it is resolved with the members that this cites,
+        as in Synapse.
+
+        Raises: AuthRejected.
+        """
+        try:
+            self._check(pdu, view)
+        except AuthRejected:
+            if not self._lacks_members:
+                raise
+            cited = StateView(view.root, {**view.changes, **self._list_cited_members(pdu)})
+            view = self._states.merge([view, cited])
+            self._check(pdu, view)
+        return view
+
+    def _list_cited_members(self, pdu: Pdu) -> dict[int, int]:
+        """The members that an event cites, as slots of a state. Cost: 2 queries."""
         authorizers = self._facts.authorizers
         cited = {
             one.slot: event_id
@@ -268,13 +292,9 @@ class _Deciding:
             and (one := authorizers.pdus.get(event_id)) is not None
             and one.type == "m.room.member"
         }
-        if not cited:
-            return view
-        slots = find_state_key_nids(self._txn, self._interner, cited.keys())
-        filled = self._states.slots(view, slots.values())
-        known = events.list_known(self._txn, cited.values())
-        added = {nid: known[cited[slot]].event_nid for slot, nid in slots.items() if nid not in filled}
-        return StateView(view.root, {**view.changes, **added}) if added else view
+        slots = find_state_key_nids(self._txn, self._interner, cited.keys()) if cited else {}
+        known = events.list_known(self._txn, cited.values()) if cited else {}
+        return {nid: known[cited[slot]].event_nid for slot, nid in slots.items()}
 
     def _find_after(self, event_id: EventID) -> StateView | None:
         """The state after an event that is here."""
@@ -313,6 +333,8 @@ class _Deciding:
         above = self._list_above(pdu)
         if not is_accepted and not above:
             return decision
+        if not above and self._is_history(pdu):
+            return msgspec.structs.replace(decision, is_behind=True)
         behind = self._list_behind([pdu, *above])
         heads = {event_id: view for event_id, view in self._heads.items() if event_id not in behind}
         if is_accepted and not above:
@@ -330,6 +352,21 @@ class _Deciding:
             is_behind=bool(above),
             lacking=self._list_lacking(pdu) if is_accepted else (),
         )
+
+    def _is_history(self, pdu: Pdu) -> bool:
+        """Whether the room's state now holds an event that continues none of the room's branches, or is authorized by
+        it. It is behind them then, though what would show that is not here: it is from before this server came, or
+        from a gap, and somebody sends it again.
+
+        Cost: nothing for an event that cites an extremity; else 2 queries for a state event.
+        """
+        if not pdu.is_state or not self._heads or not self._heads.keys().isdisjoint(pdu.prev_events):
+            return False
+        slot, nid = self._facts.slots[pdu.slot], self._facts.records[pdu.event_id].event_nid
+        if self._states.slots(self._now, (slot,)).get(slot) == nid:
+            return True
+        # What is stored of the state does not count where that is being decided again.
+        return self._case.again is None and edges.does_authorize_state(self._txn, nid)
 
     def _list_above(self, late: Pdu) -> list[Pdu]:
         """Events of the timeline that cite one which comes late, and that what follows from it agrees with.

@@ -86,14 +86,11 @@ class History:
     def _read_messages(
         self, txn: ReadTxn, requester: Requester, room_id: RoomID, asked: PageRequest, frame: Frame
     ) -> tuple[EventPage, tuple[int, int] | None]:
-        """The page, and the newest gap in it when it is read backwards: room_nid and room_order."""
+        """The page, and the newest gap in it: room_nid and room_order."""
         viewer = self._showing.access_room(txn, requester, room_id)
         start, part = range_of(asked, newest=room_order_of(txn.position), sees_until=viewer.sees_until)
         stretch = self._pages.read(txn, viewer, part)
-        gaps: Sequence[Gap] = ()
-        if asked.backwards:
-            after = part.above if stretch.last_order is None else stretch.last_order - 1
-            gaps = list_gaps_between(txn, viewer.room_nid, after, part.below - 1, 1)
+        gaps = self._list_gaps(txn, viewer.room_nid, asked, stretch, part)
         page = EventPage(
             start=start,
             end=_end(stretch, part),
@@ -105,6 +102,20 @@ class History:
             ),
         )
         return page, (viewer.room_nid, gaps[0].room_order) if gaps else None
+
+    def _list_gaps(
+        self, txn: ReadTxn, room_nid: int, asked: PageRequest, stretch: Stretch, part: Range
+    ) -> Sequence[Gap]:
+        # Also one right above the range, where clients stand: it is under the first event that they have.
+        after, upto = part.above, part.below
+        if asked.backwards:
+            after = after if stretch.last_order is None else stretch.last_order - 1
+        elif asked.start is None:
+            # From the beginning all history would have to be here first.
+            return ()
+        else:
+            upto = upto if stretch.last_order is None else stretch.last_order
+        return list_gaps_between(txn, room_nid, after, upto, 1)
 
     def _read_event(
         self, txn: ReadTxn, requester: Requester, event_id: EventID, room_id: RoomID | None, now_ms: int

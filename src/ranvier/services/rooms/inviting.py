@@ -11,10 +11,10 @@ from ranvier.core.identifiers import EventID, RoomID, UserID, server_of
 from ranvier.core.invite_permission import ALLOW_ALL, Verdict
 from ranvier.services.accounts.creation import SummonUsers
 from ranvier.services.requester import Requester
-from ranvier.services.rooms.member_content import member_content
+from ranvier.services.rooms.member_content import member_content, member_draft
 from ranvier.services.rooms.permissions import read_invite_permissions
 from ranvier.services.rooms.remote import RemoteRooms
-from ranvier.services.rooms.timeline import Draft, Timeline
+from ranvier.services.rooms.timeline import Timeline
 from ranvier.store.database import Database, ReadTxn
 from ranvier.store.tables import profiles
 from ranvier.store.tables.interned import Interner, find_user_nids
@@ -66,13 +66,7 @@ class Inviting:
         content = {**(await self.check(requester, [user_id]))[user_id], **extra}
         if server_of(user_id) != self._interner.own_server:
             return await self._remote.invite(requester.user_id, room_id, user_id, content)
-        draft = Draft(
-            sender=requester.user_id,
-            type="m.room.member",
-            state_key=user_id,
-            content=content,
-            origin_server_ts=origin_server_ts,
-        )
+        draft = member_draft(requester.user_id, user_id, content, origin_server_ts)
         (event_id,) = await self._timeline.send(room_id, [draft])
         return event_id
 
@@ -110,12 +104,7 @@ class Inviting:
         extra: JsonObject,
     ) -> None:
         drafts = [
-            Draft(
-                sender=requester.user_id,
-                type="m.room.member",
-                state_key=user_id,
-                content={**content, **extra},
-            )
+            member_draft(requester.user_id, user_id, {**content, **extra})
             for user_id, content in contents.items()
         ]
         await self._timeline.send(room_id, drafts)

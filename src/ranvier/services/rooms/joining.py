@@ -24,10 +24,10 @@ from ranvier.services.rooms.conditions import (
 )
 from ranvier.services.rooms.elsewhere import is_here, list_here
 from ranvier.services.rooms.live import LiveRoom, read_slots
-from ranvier.services.rooms.member_content import member_content
+from ranvier.services.rooms.member_content import member_content, member_draft
 from ranvier.services.rooms.remote import AlreadyHere, RemoteRooms
 from ranvier.services.rooms.succession import follow
-from ranvier.services.rooms.timeline import Draft, Timeline
+from ranvier.services.rooms.timeline import Timeline
 from ranvier.store.database import Database, ReadTxn, WriteTxn
 from ranvier.store.tables import events, memberships, profiles, rooms
 from ranvier.store.tables.interned import Interner, list_server_names, list_user_ids
@@ -150,13 +150,7 @@ class Joining:
             if requester.is_guest and not _lets_guests_in(room.state(*_GUEST_ACCESS)):
                 raise GuestAccessForbidden("Guests may not join this room.")
 
-        draft = Draft(
-            sender=requester.user_id,
-            type="m.room.member",
-            state_key=requester.user_id,
-            content=content,
-            origin_server_ts=origin_server_ts,
-        )
+        draft = member_draft(requester.user_id, requester.user_id, content, origin_server_ts)
         (event_id,) = await self._timeline.send(room_id, [draft], check=check, needs=[_GUEST_ACCESS])
         if entrance.predecessor is not None and entrance.membership != memberships.JOIN:
             await self._db.write(_follow, requester.user_nid, entrance.predecessor, room_id)
@@ -193,13 +187,7 @@ class Joining:
     ) -> EventID:
         if not entrance.is_here:
             return await self._remote.knock(requester.user_id, room_id, entrance.servers, content)
-        draft = Draft(
-            sender=requester.user_id,
-            type="m.room.member",
-            state_key=requester.user_id,
-            content=content,
-            origin_server_ts=origin_server_ts,
-        )
+        draft = member_draft(requester.user_id, requester.user_id, content, origin_server_ts)
         (event_id,) = await self._timeline.send(room_id, [draft])
         return event_id
 

@@ -33,6 +33,14 @@ MAX_ROOMS: Final = 5_000
 MAX_SLOTS: Final = 20_000
 """State slots kept of one room, absent ones included; beyond that the room starts anew with the core ones."""
 
+MAX_BYTES: Final = 64 * 1024 * 1024
+"""What the slots of all rooms may take, about; beyond that, rooms go until half of it is left."""
+
+COUNT_EVERY: Final = 100
+"""So many times a room is looked for until it is looked what all of them take."""
+
+_SLOT_BYTES: Final = 300
+
 POLICY: Final[StateKey] = ("m.room.policy", "")
 """Names the room's policy server, if it has one."""
 
@@ -47,6 +55,7 @@ class LiveRoom:
         "_pending",
         "_power",
         "_slots",
+        "bytes",
         "effects",
         "heads",
         "is_stale",
@@ -68,6 +77,7 @@ class LiveRoom:
         self.is_stale = False  # someone else changed the room: nothing may be built on this any more
         self.queued_count = 0  # appends that are not on disk yet
         self.effects: object = None  # what `Effects` knows at the pending head: replaced, never changed
+        self.bytes = 0  # that the slots take, about
         self._slots: dict[StateKey, Pdu | None] = {}
         self._pending: dict[StateKey, Pdu] = {}  # state that is not on disk yet: nobody can read it again
         self._power: PowerLevels | None = None
@@ -103,13 +113,17 @@ class LiveRoom:
         if len(self._slots) + len(loaded) > MAX_SLOTS:
             self._slots = {slot: self._slots[slot] for slot in CORE_SLOTS if slot in self._slots}
             self._slots.update(self._pending)
+            self.bytes = sum(map(_bytes_of, self._slots.values()))
         for slot, pdu in loaded.items():
-            self._slots.setdefault(slot, pdu)
+            if slot not in self._slots:
+                self._slots[slot] = pdu
+                self.bytes += _bytes_of(pdu)
 
     def fork(self) -> "LiveRoom":
         """A copy to build several events on, of which all or none count."""
         copy = LiveRoom(self.nid, self.room_id, self.version, self.revision)
         copy.heads = self.heads
+        copy.bytes = self.bytes
         copy._slots = dict(self._slots)
         copy._pending = dict(self._pending)
         copy.effects = self.effects
@@ -118,6 +132,7 @@ class LiveRoom:
     def join(self, fork: "LiveRoom") -> None:
         """Move the pending head to that of a fork: its events are about to be appended."""
         self.heads = fork.heads
+        self.bytes = fork.bytes
         self._slots = fork._slots
         self._pending = fork._pending
         self.effects = fork.effects
@@ -127,6 +142,7 @@ class LiveRoom:
         """Move the pending head: `pdu` was built on it and is about to be appended."""
         self.heads = (pdu,)
         if pdu.is_state:
+            self.bytes += _bytes_of(pdu) - _bytes_of(self._slots.get(pdu.slot))
             self._slots[pdu.slot] = self._pending[pdu.slot] = pdu
             if pdu.slot in (CREATE, POWER_LEVELS):
                 self._power = None
@@ -147,9 +163,11 @@ class LiveRoom:
 class LiveRooms:
     """The rooms in use."""
 
-    def __init__(self, db: Database, interner: Interner) -> None:
+    def __init__(self, db: Database, interner: Interner, max_bytes: int = MAX_BYTES) -> None:
         self._db = db
         self._interner = interner
+        self._max_bytes = max_bytes
+        self._finds = 0
         self._rooms: OrderedDict[RoomID, LiveRoom] = OrderedDict()
 
     async def find(self, room_id: RoomID, slots: Collection[StateKey] = ()) -> LiveRoom | None:
@@ -172,6 +190,10 @@ class LiveRooms:
             missing = room.missing(wanted)
             if not missing:
                 self._rooms.move_to_end(room_id)
+                self._finds += 1
+                if self._finds >= COUNT_EVERY:
+                    self._finds = 0
+                    self._make_room()
                 return room
             learned = await self._db.read(
                 read_slots, self._interner, room.nid, room.room_id, room.version, missing
@@ -205,6 +227,24 @@ class LiveRooms:
                 self._rooms.move_to_end(room_id)
             else:
                 self.drop(room)
+
+    def _make_room(self) -> None:
+        """If all rooms together take too much, let those go that were not used for longest; never the last one."""
+        taken = sum(room.bytes for room in self._rooms.values())
+        if taken <= self._max_bytes:
+            return
+        for room_id in list(self._rooms)[:-1]:
+            room = self._rooms[room_id]
+            if not room.queued_count:
+                self.drop(room)
+                taken -= room.bytes
+            if taken <= self._max_bytes // 2:
+                break
+
+
+def _bytes_of(pdu: Pdu | None) -> int:
+    """What a slot takes in memory, about: the event is there as a text and parsed."""
+    return _SLOT_BYTES if pdu is None else 3 * _SLOT_BYTES + 3 * len(pdu.json)
 
 
 def pdu_of(record: EventRecord, room_id: RoomID, version: RoomVersion) -> Pdu:

@@ -14,9 +14,9 @@ from ranvier.core.identifiers import EventID, RoomID, UserID
 from ranvier.services.requester import Requester
 from ranvier.services.rooms.inviting import Inviting
 from ranvier.services.rooms.live import LiveRoom
-from ranvier.services.rooms.member_content import member_content
+from ranvier.services.rooms.member_content import member_content, member_draft
 from ranvier.services.rooms.remote import RemoteRooms
-from ranvier.services.rooms.timeline import Check, Draft, Timeline
+from ranvier.services.rooms.timeline import Check, Timeline
 from ranvier.store.database import Database, ReadTxn, WriteTxn
 from ranvier.store.tables import account_data, memberships, notice_rooms, rooms
 
@@ -150,13 +150,7 @@ class Membership:
         is_leaving = user_id == requester.user_id and content.get("membership") == "leave"
         if requester.is_suspended and not is_leaving:
             raise UserSuspended("This account is suspended: it may do nothing in a room but leave.")
-        draft = Draft(
-            sender=requester.user_id,
-            type="m.room.member",
-            state_key=user_id,
-            content=content,
-            origin_server_ts=origin_server_ts,
-        )
+        draft = member_draft(requester.user_id, user_id, content, origin_server_ts)
         (event_id,) = await self._timeline.send(room_id, [draft], check=check)
         return event_id
 

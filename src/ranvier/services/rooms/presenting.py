@@ -19,6 +19,7 @@ from ranvier.core.events.client import Unsigned, client_head, close, encode_unsi
 from ranvier.core.events.redact import redact
 from ranvier.core.identifiers import RoomID
 from ranvier.core.room_versions import RoomVersion, get_room_version
+from ranvier.services.recent import Recent
 from ranvier.services.requester import Requester
 from ranvier.services.rooms.erasure import list_erased_events
 from ranvier.store.database import ReadTxn
@@ -29,6 +30,9 @@ from ranvier.store.tables.memberships import JOIN
 from ranvier.store.tables.state_nodes import NodeCache, SnapshotNodes
 
 MAX_CACHED_BYTES: Final = 32 * 1024 * 1024
+
+MAX_VERSIONS: Final = 20_000
+"""Of rooms with redacted events, whose versions are remembered."""
 
 _ENTRY_BYTES: Final = 300
 """What an entry of the cache takes besides the text, about."""
@@ -50,9 +54,7 @@ class EventFacts(msgspec.Struct, frozen=True, gc=False):
 class ReaderFacts(msgspec.Struct, frozen=True):
     """What one reader gets besides."""
 
-    membership: str | None = (
-        None  # the reader's, just after the event (core.visibility.membership_for_unsigned)
-    )
+    membership: str | None = None  # the reader's, just after the event
     transaction_id: str | None = None  # if the reader's device sent the event
     sees_replaced: bool = True  # whether the event that this one replaced is visible to the reader
     relations: bytes | None = None  # `m.relations` as JSON (services.rooms.aggregations)
@@ -112,7 +114,8 @@ class Presenting:
     def __init__(self, nodes: NodeCache, max_cached_bytes: int = MAX_CACHED_BYTES) -> None:
         self._nodes = nodes
         self._heads = _HeadCache(max_cached_bytes)
-        self._versions: dict[int, RoomVersion] = {}  # what a room's version is never changes
+        # What a room's version is never changes.
+        self._versions: Recent[int, RoomVersion] = Recent(MAX_VERSIONS)
 
     def facts(
         self, txn: ReadTxn, records: Sequence[EventRecord], *, with_replaced: bool = True
@@ -188,11 +191,13 @@ class Presenting:
         return heads
 
     def _list_versions(self, txn: ReadTxn, room_nids: Collection[int]) -> Mapping[int, RoomVersion]:
-        missing = [nid for nid in room_nids if nid not in self._versions]
+        known = {nid: version for nid in room_nids if (version := self._versions.get(nid)) is not None}
+        missing = [nid for nid in room_nids if nid not in known]
         if missing:
-            found = rooms.list_rooms(txn, missing)
-            self._versions.update({nid: get_room_version(room.version) for nid, room in found.items()})
-        return self._versions
+            for nid, room in rooms.list_rooms(txn, missing).items():
+                known[nid] = get_room_version(room.version)
+                self._versions.keep(nid, known[nid], 1)
+        return known
 
 
 def _facts_of(

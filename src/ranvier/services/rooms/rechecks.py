@@ -31,6 +31,11 @@ def ask_for_recheck(txn: WriteTxn, room_id: RoomID, now_ms: int, attempt: int = 
     jobs.enqueue_job(txn, RECHECK, room_id, msgspec.json.encode(Recheck(room_id, attempt)), now_ms + pause_ms)
 
 
+def hurry_recheck(txn: WriteTxn, room_id: RoomID, now_ms: int) -> None:
+    """Let the job wait no longer, if it does."""
+    jobs.hurry_job(txn, RECHECK, room_id, now_ms)
+
+
 def list_wanted(keys: Iterable[KeyWanted]) -> list[WantedKey]:
     """The keys as the table has them, in an order that is always the same."""
     wanted = [WantedKey(key.server, key.key_id, key.valid_at_ms) for key in keys]

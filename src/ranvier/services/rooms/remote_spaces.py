@@ -39,6 +39,9 @@ TIMEOUT_S: Final = 10.0
 _PATH: Final = "/_matrix/federation/v1/hierarchy"
 _ENTRY_BYTES: Final = 500
 
+_UNTOLD: Final[JsonObject] = {"num_joined_members": 0, "world_readable": False, "guest_can_join": False}
+"""Of a summary, where a server does not tell."""
+
 
 class RemoteSpace(msgspec.Struct, frozen=True):
     """A room as a server tells of it."""
@@ -65,24 +68,6 @@ async def no_remote_space(
 async def no_remote_summary(servers: Sequence[ServerName], room_id: RoomID) -> Summary | None:
     """The same."""
     return None
-
-
-class _Told(msgspec.Struct, frozen=True):
-    """A room summary as it comes."""
-
-    room_id: str
-    num_joined_members: int = 0
-    world_readable: bool = False
-    guest_can_join: bool = False
-    name: str | None = None
-    topic: str | None = None
-    avatar_url: str | None = None
-    canonical_alias: str | None = None
-    join_rule: str | None = None
-    room_type: str | None = None
-    room_version: str | None = None
-    encryption: str | None = None
-    allowed_room_ids: list[str] | None = None
 
 
 _Key = tuple[ServerName, RoomID, bool]
@@ -184,9 +169,11 @@ def _list(answer: JsonObject, name: str) -> list[Any]:
 
 
 def _parse_summary(value: object) -> Summary | None:
+    if not isinstance(value, dict):
+        return None
     try:
-        told = msgspec.convert(value, _Told)
-        room_id = parse_room_id(told.room_id)
+        told = msgspec.convert(_UNTOLD | value | {"membership": None}, Summary)
+        parse_room_id(told.room_id)
         encode(msgspec.to_builtins(told))  # what is no canonical JSON has no business in an event
     except (msgspec.ValidationError, BadIdentifier, BadJson):
         return None
@@ -196,18 +183,6 @@ def _parse_summary(value: object) -> Summary | None:
             allowed.append(parse_room_id(one))
         except BadIdentifier:
             continue
-    return Summary(
-        room_id=room_id,
-        num_joined_members=max(0, told.num_joined_members),
-        world_readable=told.world_readable,
-        guest_can_join=told.guest_can_join,
-        name=told.name,
-        topic=told.topic,
-        avatar_url=told.avatar_url,
-        canonical_alias=told.canonical_alias,
-        join_rule=told.join_rule,
-        room_type=told.room_type,
-        room_version=told.room_version,
-        encryption=told.encryption,
-        allowed_room_ids=allowed or None,
+    return msgspec.structs.replace(
+        told, num_joined_members=max(0, told.num_joined_members), allowed_room_ids=allowed or None
     )

@@ -140,6 +140,7 @@ class Sending:
             del self._under_way[transaction]
             if not promise.done():  # this request was cancelled: the next one finds out what became of it
                 promise.set_result(None)
+            del promise  # what it raises keeps this frame
 
     async def _send_or_find(self, room: LiveRoom, transaction: ClientTransaction, draft: Draft) -> EventID:
         """Send first and ask later: a transaction id that was used before is rare, and `append` notices."""

@@ -7,8 +7,9 @@ of the two is touched by a redaction), so it is kept in memory by event number.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import product
 from threading import Lock
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
@@ -20,6 +21,7 @@ from ranvier.core.visibility import (
     EventSight,
     HistoryVisibility,
     can_user_see,
+    needs_memberships,
     parse_history_visibility,
 )
 from ranvier.services.requester import Requester
@@ -32,7 +34,7 @@ from ranvier.store.tables.state_nodes import NodeCache, SnapshotNodes
 from ranvier.store.tables.timeline import live_order
 
 MAX_CONTENTS: Final = 50_000
-"""What so many state events say is kept; the oldest entries go first."""
+"""What so many state events, and states, say is kept; the oldest entries go first."""
 
 _VISIBILITY: Final[StateKey] = ("m.room.history_visibility", "")
 
@@ -49,6 +51,8 @@ class _Stored(msgspec.Struct, gc=False):
 _STORED: Final = msgspec.json.Decoder(_Stored)
 _Said = tuple[str, HistoryVisibility]
 """What a state event says of membership and history visibility: only that of its own type means anything."""
+
+_Fact = TypeVar("_Fact")
 
 
 class Standpoint(msgspec.Struct, frozen=True):
@@ -104,7 +108,8 @@ def find_viewer(txn: ReadTxn, requester: Requester, room_nid: int, room_id: Room
 
 def list_viewers(txn: ReadTxn, requester: Requester, room_ids: Mapping[int, RoomID]) -> dict[int, Viewer]:
     """The same for several rooms: room_nid -> viewer. Cost: 2 queries, and 2 for each room that the user left."""
-    joined = memberships.list_joined_among(txn, requester.user_nid, room_ids.values())
+    now = memberships.list_memberships_of_user(txn, requester.user_nid, room_ids)
+    joined = {room_nid for room_nid, one in now.items() if one.membership == memberships.JOIN}
     ignored = list_ignored(txn, requester.user_nid)
     return {
         room_nid: Viewer(
@@ -112,7 +117,7 @@ def list_viewers(txn: ReadTxn, requester: Requester, room_ids: Mapping[int, Room
             room_nid,
             room_id,
             Standpoint(memberships.JOIN, JOINED_NOW)
-            if room_id in joined
+            if room_nid in joined
             else find_standpoint(txn, requester.user_nid, room_nid),
             ignored,
         )
@@ -148,11 +153,13 @@ class Seeing(Protocol):
 class Sight:
     """What users see. Its functions run in read transactions, on any thread."""
 
-    def __init__(self, interner: Interner, nodes: NodeCache) -> None:
+    def __init__(self, interner: Interner, nodes: NodeCache, max_contents: int = MAX_CONTENTS) -> None:
         self._interner = interner
         self._nodes = nodes
+        self._max_contents = max_contents
         self._said: dict[int, _Said] = {}
-        self._lock = Lock()  # of those who change `_said`
+        self._guarded: dict[int, bool] = {}  # by state root
+        self._lock = Lock()  # of those who change these
 
     def visible(
         self,
@@ -200,12 +207,45 @@ class Sight:
 
     def is_world_readable(self, txn: ReadTxn, state_root: int) -> bool:
         """Whether the history visibility in a state lets everybody see what comes after it."""
-        slot = find_state_key_nids(txn, self._interner, (_VISIBILITY,)).get(_VISIBILITY)
-        if slot is None:
-            return False
+        slot = self._find_slot(txn, _VISIBILITY)
         state = state_map.get_many(SnapshotNodes(txn, self._nodes), state_root, (slot,))
         said = self._list_said(txn, (), (state,), (slot, slot))
         return slot in state and said[state[slot]][1] is HistoryVisibility.WORLD_READABLE
+
+    def list_guarded(self, txn: ReadTxn, roots: Collection[int]) -> set[int]:
+        """Those of the states in which memberships decide who sees what comes after, even among members of today.
+
+        Cost: nothing for states that were asked about before; for others state nodes, and at most 2 queries.
+        """
+        guarded = {root: known for root in roots if (known := self._guarded.get(root)) is not None}
+        missing = [root for root in roots if root not in guarded]
+        if missing:
+            slot = self._find_slot(txn, _VISIBILITY)
+            reader = SnapshotNodes(txn, self._nodes)
+            states = {root: state_map.get_many(reader, root, (slot,)) for root in missing}
+            said = self._list_said(txn, (), states.values(), (slot, slot))
+            found = {
+                root: slot in state and needs_memberships((said[state[slot]][1],))
+                for root, state in states.items()
+            }
+            with self._lock:
+                _remember(self._guarded, found, self._max_contents)
+            guarded |= found
+        return {root for root, is_guarded in guarded.items() if is_guarded}
+
+    def was_joined(self, txn: ReadTxn, user_id: UserID, roots: Collection[int]) -> bool:
+        """Whether the user is joined in all of these states. Cost: state nodes, and at most 2 queries."""
+        slot = self._find_slot(txn, ("m.room.member", user_id))
+        reader = SnapshotNodes(txn, self._nodes)
+        states = [state_map.get_many(reader, root, (slot,)) for root in roots]
+        said = self._list_said(txn, (), states, (slot, slot))
+        return all(slot in state and said[state[slot]][0] == memberships.JOIN for state in states)
+
+    def _find_slot(self, txn: ReadTxn, slot: StateKey) -> int:
+        """The number of a state slot, or one that no slot has. Cost: 1 query if it is not in memory."""
+        found = find_state_key_nids(txn, self._interner, (slot,))
+        self._interner.state_keys.remember(found)  # which a snapshot showed
+        return found.get(slot, -1)
 
     def _list_states(
         self, txn: ReadTxn, records: Iterable[EventRecord], slots: Sequence[int]
@@ -241,20 +281,27 @@ class Sight:
             found += events.list_events(txn, missing).values()
         for record in found:
             said[record.event_nid] = _said_by(record)
-        self._remember(said)
-        return said
-
-    def _remember(self, said: Mapping[int, _Said]) -> None:
         with self._lock:
-            self._said.update(said)
-            while len(self._said) > MAX_CONTENTS:
-                del self._said[next(iter(self._said))]
+            _remember(self._said, said, self._max_contents)
+        return said
 
 
 _DEFAULT: Final = parse_history_visibility(None)
 
+_SAYINGS: Final[Mapping[_Said, _Said]] = {
+    pair: pair for pair in product(sorted(memberships.MEMBERSHIPS), HistoryVisibility)
+}
+"""All that can be said. What is kept by the thousand is one of these, and never a text from an event."""
+
+
+def _remember(kept: dict[int, _Fact], more: Mapping[int, _Fact], most: int) -> None:
+    kept.update(more)
+    while len(kept) > most:
+        del kept[next(iter(kept))]
+
 
 def _said_by(record: EventRecord) -> _Said:
     content = _STORED.decode(record.json).content
-    membership = content.membership if isinstance(content.membership, str) else "leave"
-    return membership, parse_history_visibility({"history_visibility": content.history_visibility})
+    said = content.membership
+    membership = said if isinstance(said, str) and said in memberships.MEMBERSHIPS else "leave"
+    return _SAYINGS[membership, parse_history_visibility({"history_visibility": content.history_visibility})]

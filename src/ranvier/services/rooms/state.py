@@ -153,11 +153,19 @@ class RoomState:
 
     def _list_member_nids(self, txn: ReadTxn, access: StateAccess, until: int | None) -> list[int]:
         """The member events of the state at a position, but of none that the user may not read."""
-        root = access.state_root
-        if until is not None and (access.until is None or until < access.until):
-            # A token may be of when not all members were known here.
-            until = partial_rooms.find_whole(txn, access.room.room_nid, until)
-            root = state.find_root_at(txn, access.room.room_nid, until)
+        if until is None or (access.until is not None and access.until <= until):
+            return self._members_of(txn, access.state_root)
+        room_nid = access.room.room_nid
+        # A token may be of when not all members were known here.
+        until = partial_rooms.find_whole(txn, room_nid, until)
+        if found := self._members_of(txn, state.find_root_at(txn, room_nid, until)):
+            return found
+        # Or of where a timeline begins that begins with the room. Then its first members are meant: those with whom
+        # this server entered, or who made it, right after the create event.
+        members = (self._members_of(txn, root) for root in state.list_first_roots(txn, room_nid, 2))
+        return next(filter(None, members), [])
+
+    def _members_of(self, txn: ReadTxn, root: int) -> list[int]:
         entries = state_map.to_dict(SnapshotNodes(txn, self._nodes), root)
         slots = list_state_keys(txn, self._interner, entries.keys())
         return sorted(nid for slot_nid, nid in entries.items() if slots[slot_nid][0] == _MEMBER)

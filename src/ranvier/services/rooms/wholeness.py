@@ -1,7 +1,7 @@
 """Waiting for a room's state to be whole, where it was entered with a part of it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from ranvier.core.errors import LimitExceeded
@@ -14,6 +14,9 @@ MAX_WAIT_S: Final = 60.0
 """How long a client waits for the members of a room; it may ask again then."""
 
 _RETRY_MS: Final = 10_000
+
+Find = Callable[[ReadTxn, RoomID], int | None]
+"""The number of the room, while it is to be waited for."""
 
 
 class Wholeness:
@@ -33,19 +36,21 @@ class Wholeness:
         if not await self.wait(room_id, MAX_WAIT_S):
             raise LimitExceeded("Not all members of this room are known here yet.", retry_after_ms=_RETRY_MS)
 
-    async def wait(self, room_id: RoomID, seconds: float) -> bool:
-        """Wait until the room is whole, but no longer than `seconds`; whether it is.
+    async def wait(self, room_id: RoomID, seconds: float, find: Find | None = None) -> bool:
+        """Wait until the room is whole, but no longer than `seconds`; whether it is. `find` tells of something else
+        that is waited for.
 
         Cost: 1 query where there is nothing to wait for.
         """
-        nid = await self._db.read(_find_partial, room_id)
+        find = _find_partial if find is None else find
+        nid = await self._db.read(find, room_id)
         if nid is None:
             return True
         changed = asyncio.Event()
         self._waiting.setdefault(nid, set()).add(changed)
         try:
             async with self._clock.timeout(seconds):
-                while await self._db.read(_find_partial, room_id) is not None:
+                while await self._db.read(find, room_id) is not None:
                     await changed.wait()
                     changed.clear()
         except TimeoutError:

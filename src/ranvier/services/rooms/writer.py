@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import msgspec
 
 from ranvier.core.events.pdu import Pdu
-from ranvier.core.identifiers import RoomID, StateKey
+from ranvier.core.identifiers import RoomID, StateKey, UserID
 from ranvier.core.room_versions import get_room_version
 from ranvier.io.clock import Clock
 from ranvier.services.rooms.live import LiveRoom, LiveRooms, pdu_of
@@ -56,6 +56,9 @@ class Effects(Protocol):
     def of(self, room: LiveRoom, pdu: Pdu) -> object:
         """What `pdu` does, built on the room's pending head. Never waits, never raises."""
 
+    def without(self, effect: object, user_ids: Collection[UserID]) -> object:
+        """What `of` said, but for users who may not see the event."""
+
     def store(self, txn: WriteTxn, room_nid: int, effects: Sequence[tuple[int, object]]) -> None:
         """Write what events (by event_nid) do, in the transaction that appends them."""
 
@@ -93,6 +96,10 @@ class RoomWriters:
     def effect_of(self, room: LiveRoom, pdu: Pdu) -> object:
         """What an event built on the room's pending head does besides being there; goes into its `Item`."""
         return self._effects.of(room, pdu)
+
+    def effect_without(self, effect: object, user_ids: Collection[UserID]) -> object:
+        """An effect, but for users who may not see the event."""
+        return self._effects.without(effect, user_ids) if user_ids else effect
 
     async def append(self, room: LiveRoom, items: Sequence[Item]) -> None:
         """Append events that were built on the room's pending head; return when they are on disk.

@@ -1,7 +1,7 @@
 """Other servers as recipients: how far each one got, and when to try again.
 
 Table: destinations. Owner: services.federation. Growth: one row a server that anything was ever sent to.
-Index -> query: primary key -> one destination; retry_at_ms -> which are due.
+Index -> query: primary key -> one destination.
 """
 
 from collections.abc import Collection
@@ -42,10 +42,6 @@ _COUNT_SHARED: Final = "SELECT COUNT(*) FROM room_servers WHERE server_nid = :se
 _FAILING: Final = """
     SELECT server_nid FROM destinations WHERE server_nid IN (:nids[]) AND failing_since_ms IS NOT NULL
 """
-_DUE: Final = f"""
-    SELECT {_COLUMNS} FROM destinations
-    WHERE failing_since_ms IS NOT NULL AND retry_at_ms <= :now_ms ORDER BY retry_at_ms LIMIT :limit
-"""  # noqa: S608
 _BEHIND: Final = """
     SELECT DISTINCT rs.server_nid FROM room_servers rs JOIN rooms r ON r.room_nid = rs.room_nid
     LEFT JOIN destinations d ON d.server_nid = rs.server_nid
@@ -55,10 +51,6 @@ _MISSED: Final = """
     SELECT r.room_nid, r.newest_local_position FROM room_servers rs JOIN rooms r ON r.room_nid = rs.room_nid
     WHERE rs.server_nid = :server_nid AND r.newest_local_position > :after
     ORDER BY r.newest_local_position LIMIT :limit
-"""
-_ENSURE: Final = """
-    INSERT INTO destinations (server_nid, sent_position) VALUES (:server_nid, :position)
-    ON CONFLICT (server_nid) DO NOTHING
 """
 _SENT: Final = """
     INSERT INTO destinations (server_nid, sent_position, last_success_ms)
@@ -70,7 +62,7 @@ _SENT: Final = """
 """
 _FAILED: Final = """
     INSERT INTO destinations (server_nid, sent_position, failing_since_ms, retry_at_ms, retry_interval_ms)
-    VALUES (:server_nid, :position, :now_ms, :retry_at_ms, :retry_interval_ms)
+    VALUES (:server_nid, 0, :now_ms, :retry_at_ms, :retry_interval_ms)
     ON CONFLICT (server_nid) DO UPDATE SET
         failing_since_ms = COALESCE(destinations.failing_since_ms, excluded.failing_since_ms),
         retry_at_ms = excluded.retry_at_ms, retry_interval_ms = excluded.retry_interval_ms
@@ -116,11 +108,6 @@ def list_failing(txn: ReadTxn, server_nids: Collection[int]) -> set[int]:
     return {nid for batch in in_batches(list(server_nids)) for (nid,) in txn.all(_FAILING, nids=batch)}
 
 
-def list_due(txn: ReadTxn, now_ms: int, limit: int) -> list[Destination]:
-    """The failing destinations whose next try is due, the longest due first."""
-    return [Destination(*row) for row in txn.all(_DUE, now_ms=now_ms, limit=limit)]
-
-
 def list_behind(txn: ReadTxn) -> list[int]:
     """The servers that share a room with newer events of ours than they got, this one perhaps among them: read
     once, at start. Cost: walks the servers of all rooms."""
@@ -136,25 +123,17 @@ def list_missed(txn: ReadTxn, server_nid: int, after: int, limit: int) -> list[t
     ]
 
 
-def insert_destinations(txn: WriteTxn, server_nids: Collection[int], position: int) -> None:
-    """Note servers from whom on `position` events are to be sent, so that those missed while they cannot be
-    reached are caught up with. A known one stays where it is."""
-    if server_nids:
-        txn.execute_many(_ENSURE, [{"server_nid": nid, "position": position} for nid in sorted(server_nids)])
-
-
 def note_success(txn: WriteTxn, server_nid: int, position: int, now_ms: int) -> None:
     """The server took all events up to a position; it is in order again."""
     txn.execute(_SENT, server_nid=server_nid, position=position, now_ms=now_ms)
 
 
 def note_failure(txn: WriteTxn, server_nid: int, now_ms: int, retry_interval_ms: int) -> None:
-    """The server failed us; no further request for `retry_interval_ms`. One to which nothing was to be sent so
-    far has missed nothing."""
+    """The server failed us; no further request for `retry_interval_ms`. One that has taken nothing so far may lack
+    all that concerns it."""
     txn.execute(
         _FAILED,
         server_nid=server_nid,
-        position=txn.position,
         now_ms=now_ms,
         retry_at_ms=now_ms + retry_interval_ms,
         retry_interval_ms=retry_interval_ms,

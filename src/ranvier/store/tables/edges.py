@@ -54,6 +54,12 @@ _ABOVE: Final = """
     SELECT missing_event_id, event_nid, room_order, claimed_root FROM gaps
     WHERE missing_event_id IN (:event_ids[])
 """
+_AUTHORIZED_STATE: Final = """
+    SELECT 1 FROM auth_edges a JOIN events e ON e.event_nid = a.event_nid
+    JOIN current_state c ON c.room_nid = e.room_nid AND c.state_key_nid = e.state_key_nid
+        AND c.event_nid = e.event_nid
+    WHERE a.auth_nid = :event_nid LIMIT 1
+"""
 _CLOSE: Final = "DELETE FROM gaps WHERE missing_event_id IN (:event_ids[])"
 _GAPS_BELOW: Final = """
     SELECT missing_event_id, event_nid, room_order FROM gaps
@@ -68,7 +74,6 @@ _NEWEST_GAPS: Final = """
     SELECT room_nid, MAX(room_order) FROM gaps
     WHERE room_nid IN (:room_nids[]) AND room_order > :after AND room_order <= :upto GROUP BY room_nid
 """
-_HAS_GAPS: Final = "SELECT 1 FROM gaps WHERE room_nid = :room_nid LIMIT 1"
 
 
 def insert_auth_edges(txn: WriteTxn, edges: Iterable[tuple[int, int]]) -> None:
@@ -135,6 +140,11 @@ def list_gaps_above(txn: ReadTxn, event_ids: Collection[EventID]) -> list[Gap]:
     return [Gap(*row) for batch in in_batches(list(event_ids)) for row in txn.all(_ABOVE, event_ids=batch)]
 
 
+def does_authorize_state(txn: ReadTxn, event_nid: int) -> bool:
+    """Whether an event of the current state of its room cites this one in auth_events."""
+    return txn.first(_AUTHORIZED_STATE, event_nid=event_nid) is not None
+
+
 def list_gaps_below(txn: ReadTxn, room_nid: int, upto: int, limit: int) -> list[Gap]:
     """The gaps next below a point of the timeline, the newest first: what to backfill when paging
     backwards."""
@@ -155,11 +165,6 @@ def list_newest_gaps(txn: ReadTxn, room_nids: Collection[int], after: int, upto:
         for batch in in_batches(list(room_nids))
         for room_nid, order in txn.all(_NEWEST_GAPS, room_nids=batch, after=after, upto=upto)
     }
-
-
-def has_gaps(txn: ReadTxn, room_nid: int) -> bool:
-    """Whether anything of the room's history is known to be missing."""
-    return txn.value(_HAS_GAPS, room_nid=room_nid) is not None
 
 
 def _group(txn: ReadTxn, sql: str, nids: list[int]) -> dict[int, list[int]]:

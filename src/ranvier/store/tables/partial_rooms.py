@@ -56,6 +56,10 @@ _WHOLE: Final = """
     SELECT whole_position FROM partial_rooms
     WHERE room_nid = :room_nid AND join_nid <= :position AND whole_position > :position
 """
+_WAS_PARTIAL: Final = """
+    SELECT 1 FROM partial_rooms
+    WHERE room_nid = :room_nid AND join_nid <= :position AND (whole_position = 0 OR whole_position > :position)
+"""
 _INSERT_EVENT: Final = """
     INSERT INTO partial_events (room_nid, event_nid) VALUES (:room_nid, :event_nid)
     ON CONFLICT (room_nid, event_nid) DO NOTHING
@@ -144,6 +148,11 @@ def find_whole(txn: ReadTxn, room_nid: int, position: int) -> int:
     """The position itself, or, where the room's state was not whole there, that at which it became so."""
     found = txn.value(_WHOLE, room_nid=room_nid, position=position)
     return position if found is None else int(found)
+
+
+def was_partial(txn: ReadTxn, room_nid: int, position: int) -> bool:
+    """Whether the room's state was not whole at a position."""
+    return txn.value(_WAS_PARTIAL, room_nid=room_nid, position=position) is not None
 
 
 def insert_events(txn: WriteTxn, room_nid: int, event_nids: Collection[int]) -> None:

@@ -45,6 +45,9 @@ _ROOT_AT: Final = """
     SELECT state_root FROM room_states WHERE room_nid = :room_nid AND position <= :position
     ORDER BY position DESC LIMIT 1
 """
+_FIRST_ROOTS: Final = """
+    SELECT state_root FROM room_states WHERE room_nid = :room_nid ORDER BY position LIMIT :limit
+"""
 _ROOTS_AT: Final = """
     SELECT r.room_nid, (
         SELECT s.state_root FROM room_states s WHERE s.room_nid = r.room_nid AND s.position <= :position
@@ -121,6 +124,11 @@ def find_root_at(txn: ReadTxn, room_nid: int, position: int) -> int:
     """The root of the room's state as it was at a position; the empty one before the room was known."""
     value = txn.value(_ROOT_AT, room_nid=room_nid, position=position)
     return state_map.EMPTY if value is None else int(value)
+
+
+def list_first_roots(txn: ReadTxn, room_nid: int, limit: int) -> list[int]:
+    """The roots of the room's first states here, oldest first."""
+    return [root for (root,) in txn.all(_FIRST_ROOTS, room_nid=room_nid, limit=limit)]
 
 
 def list_roots_at(txn: ReadTxn, room_nids: Collection[int], position: int) -> dict[int, int]:

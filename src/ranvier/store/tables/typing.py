@@ -1,6 +1,6 @@
 """Who is typing in which room, until when.
 
-Tables: typing, typing_versions. Owner: services.typing. Growth: one row a user who types now; one a room.
+Tables: typing, typing_versions. Owner: services.ephemeral. Growth: one row a user who types now; one a room.
 Index -> query: primary key -> who types in a room; by_deadline -> who has stopped; versions primary key ->
 rooms in which the set changed since P.
 
@@ -37,13 +37,16 @@ _SET_VERSION: Final = """
 """
 
 
-def start_typing(txn: WriteTxn, room_nid: int, user_nid: int, until_ms: int) -> bool:
-    """The user types until then. False: it was typing already, only the deadline moved, and nobody is told."""
+def start_typing(
+    txn: WriteTxn, room_nid: int, user_nid: int, until_ms: int, *, is_renewed: bool = False
+) -> bool:
+    """The user types until then. False: it was typing already, only the deadline moved, and nobody is told, unless
+    `is_renewed`."""
     was_typing = txn.value(_IS_TYPING, room_nid=room_nid, user_nid=user_nid) is not None
     txn.execute(_SET, room_nid=room_nid, user_nid=user_nid, until_ms=until_ms)
-    if not was_typing:
+    if not was_typing or is_renewed:
         _changed(txn, room_nid)
-    return not was_typing
+    return not was_typing or is_renewed
 
 
 def stop_typing(txn: WriteTxn, room_nid: int, user_nid: int) -> bool:
