@@ -1,6 +1,7 @@
 """Hours of ordinary life: memory, file handles, the database and answers stay what they were.
 
-A quarter of a minute by default; `make soak MINUTES=60` for what the name says.
+A quarter of a minute by default; `make soak MINUTES=60` for what the name says. Little memory is given to caches, so
+that they are full soon: what grows after that is a leak.
 """
 
 import asyncio
@@ -9,10 +10,11 @@ import os
 import random
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import aiohttp
 import msgspec
@@ -24,12 +26,21 @@ from .load import C, call, register
 
 log = logging.getLogger(__name__)
 
+SLIDING = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync"
 MINUTES = float(os.environ.get("SOAK_MINUTES", "0.25"))
 PEOPLE = 12
 SAMPLES = 40
-TOLERATED_MIB = 12.0
+CACHES_MIB = 14
+MOST_MIB = 128.0
 TOLERATED_FILES = 8
-BYTES_PER_EVENT = 8 * 1024
+BYTES_PER_EVENT = 8 * 1024  # in the database
+
+WARM_UP_EVENTS = 20_000
+"""After so many every cache has reached its bound."""
+TELLING_EVENTS = 20_000
+"""Fewer, after those, do not tell growth from chance."""
+TOLERATED_BYTES = 60.0
+"""Of memory, an event: what a leak of 100 bytes an event surpasses."""
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -57,6 +68,7 @@ class Person:
         self._habits: list[Callable[[], Awaitable[Any]]] = [
             *[self._say] * 10, *[self._type] * 3, *[self._read] * 4, *[self._look_back] * 2,
             self._react, self._rename, self._come_and_go, self._search, self._show, self._keep,
+            self._slide, self._tell_devices, self._be_refused,
         ]  # fmt: skip
 
     async def live(self, until: float) -> None:
@@ -136,6 +148,32 @@ class Person:
             "PUT", f"/user/{await self._me()}/account_data/org.soak", {"x": self._random.randrange(99)}
         )
 
+    async def _slide(self) -> None:
+        """The same for a client of today."""
+        body = {"lists": {"all": {"ranges": [[0, 20]], "timeline_limit": 5, "required_state": [["*", "*"]]}}}
+        await call(self._http, "POST", f"{SLIDING}?timeout=0", self._token, body)
+
+    async def _tell_devices(self) -> None:
+        """A message to each of one's own devices, which the next answer of /sync takes away."""
+        self._sent += 1
+        me = unquote(await self._me())
+        await self._ask("PUT", f"/sendToDevice/org.soak/{self._sent}", {"messages": {me: {"*": {"x": 1}}}})
+
+    async def _be_refused(self) -> None:
+        """What fails leaves nothing behind."""
+        room, nothing = self._room(), quote(f"{self._random.random()}:localhost", safe="")
+        for method, path, status in (
+            ("GET", f"/rooms/{room}/event/%24{nothing}", 404),
+            ("POST", f"/rooms/{room}/receipt/m.read/%24{nothing}", 404),
+            ("POST", f"/join/%23{nothing}", 404),
+            ("POST", f"/rooms/!{nothing}/leave", 403),
+            ("DELETE", f"/pushrules/global/override/{nothing}", 404),
+            ("GET", f"/user/@{nothing}/filter/1", 403),
+        ):
+            headers = {"Authorization": f"Bearer {self._token}"}
+            async with self._http.request(method, C + path, json={}, headers=headers) as answer:
+                assert answer.status == status, f"{path}: {await answer.text()}"
+
     async def _me(self) -> str:
         return quote((await self._ask("GET", "/account/whoami"))["user_id"], safe="")
 
@@ -177,8 +215,7 @@ async def observe(server: ServerProcess, tally: Tally, until: float) -> list[Sam
 
 @pytest.mark.timeout(MINUTES * 60 + 120)
 async def test_ordinary_life_leaves_everything_level(tmp_path: Path) -> None:
-    # Little memory for caches, so that they are full soon and what grows after that is a leak.
-    server = ServerProcess(tmp_path, RANVIER__MEMORY__CACHES_MIB="14")
+    server = ServerProcess(tmp_path, RANVIER__MEMORY__CACHES_MIB=str(CACHES_MIB))
     server.start()
     tally = Tally()
     try:
@@ -205,19 +242,59 @@ async def test_ordinary_life_leaves_everything_level(tmp_path: Path) -> None:
         server.kill()
 
 
-def judge(samples: list[Sample]) -> None:
-    """The last quarter is as the second one was: by then everything has been used once."""
+def judge(samples: Sequence[Sample]) -> None:
+    """Memory does not grow once caches are full; all else is in the last quarter as it was in the second one."""
     quarter = len(samples) // 4
     early, late = samples[quarter : 2 * quarter], samples[-quarter:]
 
-    def middle(part: list[Sample], name: str) -> float:
+    def middle(part: Sequence[Sample], name: str) -> float:
         return statistics.median(getattr(sample, name) for sample in part)
 
     events = samples[-1].events - samples[0].events
     log.info("%d events; first %s, early %s, late %s", events, samples[0], early[0], late[-1])
-    growth_mib = middle(late, "memory_mib") - middle(early, "memory_mib")
-    assert growth_mib < TOLERATED_MIB, f"memory grows by {growth_mib:.1f} MiB"
+    judge_memory(samples)
     assert middle(late, "files") - middle(early, "files") < TOLERATED_FILES
     assert middle(late, "latency_ms") < 3 * middle(early, "latency_ms") + 30
     per_event = (samples[-1].database_bytes - samples[0].database_bytes) / max(1, events)
-    assert per_event < BYTES_PER_EVENT, f"{per_event:.0f} bytes an event"
+    assert per_event < BYTES_PER_EVENT, f"{per_event:.0f} bytes an event in the database"
+
+
+def judge_memory(samples: Sequence[Sample]) -> None:
+    most = max(sample.memory_mib for sample in samples)
+    assert most < MOST_MIB, f"{most:.0f} MiB"
+    warm = [sample for sample in samples if sample.events >= WARM_UP_EVENTS]
+    if not warm or warm[-1].events - warm[0].events < TELLING_EVENTS:
+        log.info("too few events to tell whether memory is level; at most %.0f MiB", most)
+        return
+    # The middle of all slopes between two samples: a few that are far off do not count.
+    slope = statistics.median(
+        (two.memory_mib - one.memory_mib) * 1024 * 1024 / (two.events - one.events)
+        for one, two in combinations(warm, 2)
+        if two.events > one.events
+    )
+    log.info("memory grows by %.0f bytes an event, to %.1f MiB at most", slope, most)
+    assert slope < TOLERATED_BYTES, f"memory grows by {slope:.0f} bytes an event"
+
+
+@pytest.mark.parametrize(("bytes_per_event", "is_leak"), [(0, False), (100, True)])
+def test_a_leak_of_a_hundred_bytes_an_event_is_found(bytes_per_event: int, is_leak: bool) -> None:
+    """Though memory goes up and down by more than that, and grew by much until caches were full."""
+    chance = random.Random(1)
+    samples = [
+        Sample(
+            memory_mib=60
+            + 30 * min(1, events / WARM_UP_EVENTS)
+            + events * bytes_per_event / 1024 / 1024
+            + 3 * chance.random(),
+            files=49,
+            database_bytes=events * 1024,
+            events=events,
+            latency_ms=10.0,
+        )
+        for events in range(0, 100_000, 100_000 // SAMPLES)
+    ]
+    if is_leak:
+        with pytest.raises(AssertionError, match="bytes an event"):
+            judge(samples)
+    else:
+        judge(samples)

@@ -35,8 +35,8 @@ async def test_what_is_said_while_names_are_not_found_arrives_later(
         raise Unreachable(f"DNS does not answer for {name}")
 
     with monkeypatch.context() as broken:
-        broken.setattr(memory._Resolver, "resolve_host", fail)
-        broken.setattr(memory._Resolver, "resolve_srv", fail)
+        broken.setattr(memory.Resolver, "resolve_host", fail)
+        broken.setattr(memory.Resolver, "resolve_srv", fail)
         network.clock.skip(7 * 24 * 3600)  # what was found out earlier is forgotten
         for number in range(3):
             await say(alice, room, f"m{number}")

@@ -119,7 +119,9 @@ class Thumbnails:
                 animated=shape.is_animated,
             )
         except NoPicture as refusal:
-            self._refused[key] = (self._clock.monotonic() + REFUSED_S, pixels, refusal)
+            # A new one: this one has its traceback, and with it all that the request worked on.
+            kept = type(refusal)(*refusal.args)
+            self._refused[key] = (self._clock.monotonic() + REFUSED_S, pixels, kept)
             self._refused.move_to_end(key)
             if len(self._refused) > MAX_REFUSED:
                 self._refused.popitem(last=False)

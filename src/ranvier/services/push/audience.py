@@ -17,10 +17,16 @@ from ranvier.core.push.evaluate import Audience
 from ranvier.core.push.event import ThreadContext
 from ranvier.core.push.rules import decode_user_rules
 from ranvier.core.push.ruleset import DEFAULT_RULESET, Ruleset, compile_ruleset
+from ranvier.services.recent import Recent
 from ranvier.store.database import ReadTxn
 from ranvier.store.tables import account_data, events, memberships, push_rules, rooms
 from ranvier.store.tables.interned import Interner, list_user_ids
 from ranvier.store.tables.thread_subscriptions import list_subscribed
+
+MAX_RULES_BYTES: Final = 8 * 1024 * 1024
+"""Of the stored rules of which the compiled ones are kept, all together."""
+_RULESET_BYTES: Final = 1_000
+"""What a set takes besides, about."""
 
 _NOBODY: Final[frozenset[UserID]] = frozenset()
 
@@ -139,18 +145,15 @@ EMPTY: Final = RoomAudience(known=Audience(_NOBODY), unknown=_NOBODY, joined_cou
 class Rulesets:
     """Compiles each distinct set of rules once: users with equal rules share a Ruleset."""
 
-    def __init__(self, max_rulesets: int = 10_000) -> None:
-        self._max_rulesets = max_rulesets
-        self._compiled: dict[bytes, Ruleset] = {}
+    def __init__(self) -> None:
+        self._compiled: Recent[bytes, Ruleset] = Recent(MAX_RULES_BYTES)
 
     def compile(self, stored: bytes) -> Ruleset:
         """Any thread may call it: at worst, a set is compiled twice."""
         ruleset = self._compiled.get(stored)
         if ruleset is None:
             ruleset = compile_ruleset(decode_user_rules(stored))
-            if len(self._compiled) >= self._max_rulesets:
-                self._compiled.clear()
-            self._compiled[stored] = ruleset
+            self._compiled.keep(stored, ruleset, _RULESET_BYTES + len(stored))
         return ruleset
 
 

@@ -6,7 +6,7 @@ are. Each of the others costs a row only where the event means something else to
 Spec: client-server API, "Receiving notifications".
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import msgspec
@@ -49,6 +49,10 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
     outcomes: Outcomes
     later: "_Later | None"  # who is still to be asked
     left: UserID | None = None  # who is told nothing of it
+    quiet: frozenset[UserID] = (
+        frozenset()
+    )  # to whom the room is quiet; known only where the common outcome notifies
+    unseen_by: frozenset[UserID] = frozenset()
 
 
 class _Later(msgspec.Struct, frozen=True):
@@ -162,7 +166,7 @@ class PushEffects:
     ) -> Effect:
         relation = relation_of(pdu) if "m.relates_to" in pdu.content else None
         root = relation.target_event_id if relation is not None and relation.rel_type == THREAD else None
-        outcomes, later = _NO_OUTCOMES, None
+        outcomes, later, quiet = _NO_OUTCOMES, None, frozenset[UserID]()
         asked = audience.unknown if invited is None else audience.unknown | {invited}
         if asked:
             asked -= {pdu.sender}
@@ -175,7 +179,8 @@ class PushEffects:
             if outcomes.common.highlight:
                 outcomes = _name_everybody(outcomes, audience.known)
             if outcomes.common.notify:
-                outcomes = _heed_quiet(outcomes, audience.known, pdu.room_id)
+                quiet = _list_quiet(audience.known, str(pdu.room_id))
+                outcomes = _heed_quiet(outcomes, quiet)
             later = _Later(asked, event, invited, root) if asked else None
         return Effect(
             sender=sender,
@@ -183,7 +188,14 @@ class PushEffects:
             is_in_thread=root is not None,
             outcomes=outcomes,
             later=later,
+            quiet=quiet,
         )
+
+    def without(self, effect: object, user_ids: Collection[UserID]) -> object:
+        """What the event does, but for users who may not see it."""
+        if not isinstance(effect, Effect):
+            return effect
+        return msgspec.structs.replace(effect, unseen_by=frozenset(user_ids))
 
     def store(self, txn: WriteTxn, room_nid: int, effects: Sequence[tuple[int, object]]) -> None:
         """Write what events do, in the transaction that appends them.
@@ -239,10 +251,13 @@ class _Writing:
         outcomes = {
             user_id: _outcome(outcome)
             for user_id, outcome in effect.outcomes.others.items()
-            if user_id not in (effect.sender, effect.left)
+            if user_id not in (effect.sender, effect.left, *effect.unseen_by)
         }
+        if effect.unseen_by and common.notify:
+            asked = frozenset[UserID]() if effect.later is None else effect.later.users
+            outcomes |= dict.fromkeys(effect.unseen_by - effect.quiet - asked, _outcome(NOTHING))
         if effect.later is not None:
-            outcomes |= self._ask(effect.later, common)
+            outcomes |= self._ask(effect.later, common, effect.unseen_by)
         nids = find_user_nids(self._txn, self._interner, outcomes.keys()) if outcomes else {}
         others = {nids[user_id]: outcome for user_id, outcome in outcomes.items() if user_id in nids}
         if not (common.notify or others):
@@ -263,7 +278,7 @@ class _Writing:
         is_here = found is not None and found.room_nid == self._room_nid
         return found.event_nid if found is not None and is_here else notifications.MAIN_TIMELINE
 
-    def _ask(self, later: _Later, common: Outcome) -> dict[UserID, UserOutcome]:
+    def _ask(self, later: _Later, common: Outcome, unseen_by: frozenset[UserID]) -> dict[UserID, UserOutcome]:
         """What the event means to those whose rules were not in memory, where it is not the common outcome."""
         nids = find_user_nids(self._txn, self._interner, later.users)
         user_ids = {nid: user_id for user_id, nid in nids.items()}
@@ -273,8 +288,10 @@ class _Writing:
         outcomes = evaluate(event, Audience(frozenset(), rules.rulesets, rules.names))
         found: dict[UserID, UserOutcome] = {}
         for user_id in rules.rulesets:
-            is_unwanted = later.event.sender in rules.ignored.get(user_id, ()) or (
-                user_id == later.invited and self._is_unwanted(nids[user_id], later.event.sender)
+            is_unwanted = (
+                user_id in unseen_by
+                or later.event.sender in rules.ignored.get(user_id, ())
+                or (user_id == later.invited and self._is_unwanted(nids[user_id], later.event.sender))
             )
             outcome = NOTHING if is_unwanted else outcomes.of(user_id)
             is_quiet = user_id == later.invited or rules.rulesets[user_id].is_quiet(str(later.event.room_id))
@@ -330,9 +347,13 @@ def _name_everybody(outcomes: Outcomes, audience: Audience) -> Outcomes:
     return Outcomes(outcomes.common, everybody | dict(outcomes.others))
 
 
-def _heed_quiet(outcomes: Outcomes, audience: Audience, room_id: object) -> Outcomes:
+def _list_quiet(audience: Audience, room_id: str) -> frozenset[UserID]:
+    """Those to whom the room is quiet."""
+    return frozenset([user_id for user_id, ruleset in audience.rulesets.items() if ruleset.is_quiet(room_id)])
+
+
+def _heed_quiet(outcomes: Outcomes, quiet: frozenset[UserID]) -> Outcomes:
     """Those to whom the room is quiet count nothing of it: they are named if the event notifies them, else not."""
-    quiet = [user_id for user_id, ruleset in audience.rulesets.items() if ruleset.is_quiet(str(room_id))]
     if not quiet:
         return outcomes
     others = dict(outcomes.others)

@@ -3,11 +3,17 @@
 Spec: push gateway API, "Homeserver behaviour".
 """
 
+from typing import Final
+
 from ranvier.io.ports import HttpClient, RemoteFault
 from ranvier.services.push.gateway import Notice, build_notification, send_notification
 from ranvier.services.push.notices import Notices
 from ranvier.services.push.telling import Told
+from ranvier.services.recent import Recent
 from ranvier.store.tables.pushers import Pusher
+
+MAX_BADGES: Final = 100_000
+"""Pushers of which it is remembered what they show."""
 
 
 class GatewayTeller:
@@ -15,7 +21,8 @@ class GatewayTeller:
 
     def __init__(self, client: HttpClient) -> None:
         self._client = client
-        self._badges: dict[int, int] = {}  # pusher_nid -> the unread count that was told last
+        # pusher_nid -> the unread count that was told last
+        self._badges: Recent[int, int] = Recent(MAX_BADGES)
 
     def when(self, found: Notices, now_ms: int) -> int | None:
         return now_ms if found.notices or self._is_badge_old(found) else None
@@ -37,12 +44,13 @@ class GatewayTeller:
     def _is_badge_old(self, found: Notices) -> bool:
         """Whether the device shows another count than the true one. What it shows after a restart of ours is
         not known, and not worth waking it."""
-        return self._badges.get(found.pusher.pusher_nid, found.unread) != found.unread
+        shown = self._badges.get(found.pusher.pusher_nid)
+        return shown is not None and shown != found.unread
 
     async def _send(self, pusher: Pusher, notice: Notice | None, unread: int) -> bool:
         """False: the gateway rejected the pusher. Raises: RemoteFault."""
         if await send_notification(self._client, pusher, build_notification(pusher, notice, unread)):
-            self._badges[pusher.pusher_nid] = unread
+            self._badges.keep(pusher.pusher_nid, unread, 1)
             return True
-        self._badges.pop(pusher.pusher_nid, None)
+        self._badges.forget(pusher.pusher_nid)
         return False

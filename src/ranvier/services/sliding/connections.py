@@ -8,7 +8,7 @@ Spec: MSC4186, "Connections".
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -18,6 +18,7 @@ from ranvier.core.errors import BadToken, UnknownPosition
 from ranvier.core.tokens import SlidingToken, encode_sliding_token, parse_sliding_token
 from ranvier.io.clock import Clock
 from ranvier.io.randomness import Randomness
+from ranvier.services.recent import Recent
 from ranvier.services.requester import Requester
 from ranvier.services.sliding.handover import Handover, read_name
 from ranvier.services.sliding.keeping import Keeper
@@ -29,8 +30,12 @@ from ranvier.store.tables.sliding_connections import MAX_OF_DEVICE
 
 MAX_ANSWERS: Final = 8
 """Answers made from one knowledge that a client may yet show: as many retries at once."""
-MAX_DEVICES: Final = 10_000
-"""Whose connections are in memory; those of the others are read again when they come back."""
+MAX_ROOMS: Final = 400_000
+"""That all connections in memory know of, once for each answer that may be shown: some 60 MB. Those of devices that
+were not seen for longest are read again when they come back."""
+
+_CONNECTION_WEIGHT: Final = 10
+"""A connection takes as much as so many rooms."""
 
 _RANDOM_BITS: Final = 20
 _ANSWER_BITS: Final = 30
@@ -49,6 +54,11 @@ class Connection:
         self.base = base  # that the client showed last
         self.answers: OrderedDict[int, Knowledge] = OrderedDict()
         self.acknowledged = 0  # up to which message to the device
+
+    @property
+    def weight(self) -> int:
+        known = (len(one.rooms) for one in (self.base, *self.answers.values()))
+        return _CONNECTION_WEIGHT + sum(known)
 
     def find(self, answer: int) -> Knowledge | None:
         """What the client knows that has this answer. From then on it will not show any other, but this and
@@ -73,7 +83,7 @@ class Connections:
         self._handover = handover
         self._clock = clock
         self._randomness = randomness
-        self._devices: OrderedDict[tuple[int, int | None], OrderedDict[str, Connection]] = OrderedDict()
+        self._devices: Recent[tuple[int, int | None], OrderedDict[str, Connection]] = Recent(MAX_ROOMS)
         self._lives: WeakValueDictionary[int, Connection] = WeakValueDictionary()
 
     async def find(
@@ -84,17 +94,16 @@ class Connections:
         Cost: nothing for a connection in memory; else 2 queries, and more where another process has it.
         Raises: UnknownPosition.
         """
-        of_device = self._of_device(requester)
         if request.pos is None:
             life = self._new_life()
             begun = Connection(requester.device_nid, request.conn_id, life, NOTHING_KNOWN)
-            self._keep(of_device, begun)
+            self._keep(requester, begun)
             return begun, None
         try:
             token = parse_sliding_token(request.pos)
         except BadToken as error:
             raise _refused() from error
-        connection, knowledge = self._look_up(of_device, request.conn_id, token)
+        connection, knowledge = self._look_up(requester, request.conn_id, token)
         restored = None
         if knowledge is None:
             restored = await self._restore(requester, request.conn_id, token, connection)
@@ -103,12 +112,12 @@ class Connections:
             raise _refused()
         if restored is not None:
             # Another request of the client may have been faster.
-            connection, knowledge = self._look_up(of_device, request.conn_id, token)
+            connection, knowledge = self._look_up(requester, request.conn_id, token)
             if knowledge is None:
                 connection, knowledge = restored, restored.base
         assert connection is not None, "so is what it knows"
         assert knowledge is not None
-        self._keep(of_device, connection)
+        self._keep(requester, connection)
         if knowledge is connection.base and not knowledge.is_stale:
             self._keeper.note(connection.life, connection.device_nid, connection.conn_id, knowledge)
         return connection, knowledge
@@ -138,13 +147,13 @@ class Connections:
             self._keeper.note(life, connection.device_nid, connection.conn_id, knowledge, is_wanted=True)
 
     def _look_up(
-        self, of_device: Mapping[str, Connection], conn_id: str, token: SlidingToken
+        self, requester: Requester, conn_id: str, token: SlidingToken
     ) -> tuple[Connection | None, Knowledge | None]:
         """The connection that is here, if it is of the token's life, and what the client knows, if that is.
 
         Raises: UnknownPosition: it has begun anew since.
         """
-        here = of_device.get(conn_id)
+        here = self._of_device(requester).get(conn_id)
         if here is None or here.life < token.life:
             return None, None
         if here.life > token.life:
@@ -175,27 +184,24 @@ class Connections:
         return Connection(device_nid, conn_id, token.life, base)
 
     def _of_device(self, requester: Requester) -> OrderedDict[str, Connection]:
-        key = (requester.user_nid, requester.device_nid)
-        found = self._devices.get(key)
-        if found is None:
-            found = self._devices[key] = OrderedDict()
-            if len(self._devices) > MAX_DEVICES:
-                self._devices.popitem(last=False)
-        else:
-            self._devices.move_to_end(key)
-        return found
+        found = self._devices.get((requester.user_nid, requester.device_nid))
+        return OrderedDict() if found is None else found
 
     def _new_life(self) -> int:
         """A name that nobody can guess by counting, and that is greater than those of earlier lives."""
         return self._clock.now_ms() << _RANDOM_BITS | self._randomness.below(2**_RANDOM_BITS)
 
-    def _keep(self, of_device: OrderedDict[str, Connection], connection: Connection) -> None:
+    def _keep(self, requester: Requester, connection: Connection) -> None:
         """As the one used last; the one that was not used for longest makes room for it."""
         self._lives[connection.life] = connection
+        of_device = self._of_device(requester)
         of_device[connection.conn_id] = connection
         of_device.move_to_end(connection.conn_id)
         if len(of_device) > MAX_OF_DEVICE:
             of_device.popitem(last=False)
+        # However much it is, the device that is here goes on.
+        weight = min(sum(one.weight for one in of_device.values()), MAX_ROOMS // 4)
+        self._devices.keep((requester.user_nid, requester.device_nid), of_device, weight)
 
 
 def _serial(answer: int) -> int:

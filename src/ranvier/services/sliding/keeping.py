@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from ranvier.io.clock import Clock
+from ranvier.services.recent import Recent
 from ranvier.services.sliding.handover import name_of
 from ranvier.services.sliding.required_state import Pattern, RequiredState, Rule
 from ranvier.services.sliding.told import NO_EXTENSION, NOTHING_KNOWN, TYPING, Knowledge, Told
@@ -23,8 +24,11 @@ DELAY_S: Final = 1.0
 MAX_AGE_MS: Final = 7 * 24 * 3600 * 1000
 """Connections that were not used for so long are dropped."""
 SWEEP_S: Final = 3600.0
-MAX_KEPT: Final = 20_000
-"""Connections of which is remembered how they are stored; others are stored whole the next time."""
+MAX_ROOMS: Final = 400_000
+"""Of connections of which is remembered how they are stored: mostly what `connections` has in memory, too. Others are
+stored whole the next time."""
+_CONNECTION_WEIGHT: Final = 10
+"""A connection takes as much as so many rooms."""
 MAX_BATCH: Final = 50
 MAX_REQUIRED_STATES: Final = 200
 """Different ones that a stored connection may hold; whoever asks for more is not stored any more."""
@@ -63,7 +67,7 @@ class Keeper:
         self._db = db
         self._clock = clock
         self._noted: dict[int, Note] = {}  # by life
-        self._stored: dict[int, Kept] = {}  # by life
+        self._stored: Recent[int, Kept] = Recent(MAX_ROOMS)  # by life
         self._some = asyncio.Event()
         self._hurry = asyncio.Event()
 
@@ -139,7 +143,7 @@ class Keeper:
             foreign = await self._store_batch(batch)
             if foreign:
                 for life, _ in foreign:
-                    del self._stored[life]
+                    self._stored.forget(life)
                 await self._store_batch(foreign)
 
     async def _store_batch(self, batch: Sequence[tuple[int, Note]]) -> list[tuple[int, Note]]:
@@ -192,12 +196,10 @@ class Keeper:
         return Kept(life, msgspec.structs.replace(knowledge, shown=None), states, encoded), change
 
     def _remember(self, kept: Kept) -> None:
-        self._stored.pop(kept.life, None)
         if len(kept.required_states) > MAX_REQUIRED_STATES:
-            return
-        self._stored[kept.life] = kept
-        while len(self._stored) > MAX_KEPT:
-            del self._stored[next(iter(self._stored))]
+            self._stored.forget(kept.life)
+        else:
+            self._stored.keep(kept.life, kept, _CONNECTION_WEIGHT + len(kept.knowledge.rooms))
 
 
 def _write(txn: WriteTxn, changes: Iterable[ConnectionChange], wanted: Iterable[int | None]) -> list[bool]:

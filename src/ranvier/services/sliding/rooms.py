@@ -160,7 +160,11 @@ class RoomsReader:
         own: dict[Profile, dict[Window, Viewer]] = {}
         for plan, profile, window in wanted:
             part = shared.get((profile, window)) if plan.place.membership == JOIN else None
-            if part is None or _reaches_before_join(asked, part):
+            if (
+                part is None
+                or _reaches_before_join(asked, part)
+                or not self._slices.may_have(txn, asked.requester.user_id, part)
+            ):
                 own.setdefault(profile, {})[window] = _viewer(txn, asked, window, room_ids)
             else:
                 found[profile, window] = part

@@ -1,14 +1,17 @@
 """Rosters that were read lately, kept in memory. Event loop only."""
 
-from collections import OrderedDict
 from typing import Final
 
 from ranvier.services.changes import Changed, Changes
+from ranvier.services.recent import Recent
 from ranvier.services.sliding.roster import Roster
 from ranvier.services.sync.standing import Standing
 
-MAX_ROSTERS: Final = 2_000
-"""Users whose rosters are kept in memory; a roster of 5,000 rooms takes about 2 MB."""
+MAX_ROOMS: Final = 100_000
+"""In all rosters that are kept in memory: some 40 MB."""
+
+_ROSTER_WEIGHT: Final = 10
+"""A roster takes as much as so many rooms."""
 
 
 class Rosters:
@@ -16,19 +19,16 @@ class Rosters:
 
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
-        self._rosters: OrderedDict[int, Roster] = OrderedDict()
+        self._rosters: Recent[int, Roster] = Recent(MAX_ROOMS)
 
     def find(self, user_nid: int, standing: Standing) -> tuple[Roster | None, Changed | None]:
         """The roster, and what changed since."""
         roster = self._rosters.get(user_nid)
         if roster is None:
             return None, None
-        self._rosters.move_to_end(user_nid)
         return roster, self._changes.since(roster.position, standing.position, user_nid, standing.rooms)
 
     def keep(self, user_nid: int, roster: Roster) -> None:
         kept = self._rosters.get(user_nid)
         if kept is None or kept.position <= roster.position:
-            self._rosters[user_nid] = roster
-            if len(self._rosters) > MAX_ROSTERS:
-                self._rosters.popitem(last=False)
+            self._rosters.keep(user_nid, roster, _ROSTER_WEIGHT + len(roster.content.places))

@@ -1,16 +1,19 @@
 """From the `filter` of a request to a compiled profile, made once for equal filters."""
 
-from collections import OrderedDict
 from typing import Final
 
 from ranvier.core.errors import InvalidParam
 from ranvier.core.filters import Filter, compile_filter, parse_filter
+from ranvier.services.recent import Recent
 from ranvier.services.sync.request import DEFAULT_TIMELINE_LIMIT, MAX_TIMELINE_LIMIT, Profile, StateSection
 from ranvier.store.database import Database
 from ranvier.store.tables.filters import find_filter
 
-MAX_PROFILES: Final = 2_000
-MAX_STORED: Final = 20_000
+MAX_COMPILED_BYTES: Final = 2 * 1024 * 1024
+"""Of the texts of filters that are kept compiled, which takes up to forty times as much."""
+MAX_STORED_BYTES: Final = 8 * 1024 * 1024
+_ENTRY_BYTES: Final = 300
+"""What an entry takes besides, about."""
 
 _NO_FILTER: Final = b"{}"
 
@@ -20,8 +23,8 @@ class SyncFilters:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._profiles: OrderedDict[tuple[bytes, StateSection], Profile] = OrderedDict()
-        self._stored: OrderedDict[tuple[int, str], bytes] = OrderedDict()  # stored filters never change
+        self._profiles: Recent[tuple[bytes, StateSection], Profile] = Recent(MAX_COMPILED_BYTES)
+        self._stored: Recent[tuple[int, str], bytes] = Recent(MAX_STORED_BYTES)  # stored filters never change
 
     async def find_profile(
         self, user_nid: int, text: str | None, state: StateSection = StateSection.BEFORE
@@ -40,11 +43,8 @@ class SyncFilters:
         key = (raw, state)
         profile = self._profiles.get(key)
         if profile is None:
-            profile = self._profiles[key] = _compile(parse_filter(raw), state)
-            if len(self._profiles) > MAX_PROFILES:
-                self._profiles.popitem(last=False)
-        else:
-            self._profiles.move_to_end(key)
+            profile = _compile(parse_filter(raw), state)
+            self._profiles.keep(key, profile, _ENTRY_BYTES + len(raw))
         return profile
 
     async def _find_stored(self, user_nid: int, filter_id: str) -> bytes:
@@ -54,9 +54,7 @@ class SyncFilters:
                 raw = await self._db.read(find_filter, user_nid, int(filter_id))
             if raw is None:
                 raise InvalidParam("There is no filter with this id.")
-            self._stored[(user_nid, filter_id)] = raw
-            if len(self._stored) > MAX_STORED:
-                self._stored.popitem(last=False)
+            self._stored.keep((user_nid, filter_id), raw, _ENTRY_BYTES + len(raw))
         return raw
 
 

@@ -6,15 +6,19 @@ one of two requests at once, leaves nothing behind. What is forgotten here is on
 Spec: client-server API, "Lazy-loading room members".
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final
 
+from ranvier.services.recent import Recent
 from ranvier.services.sync.request import Profile
 
-MAX_CLIENTS: Final = 2_000
+MAX_OF_ALL: Final = 200_000
+"""Members that all clients together have: some 45 MB. The clients that were not seen for longest start anew."""
 MAX_MEMBERS: Final = 5_000
 """Of one client; beyond that it starts anew."""
+
+_CLIENT_WEIGHT: Final = 5
+"""A client takes as much as so many members."""
 
 Member = tuple[int, int]
 """(room_nid, number of the member event)."""
@@ -28,12 +32,16 @@ class _Client:
         self.known: frozenset[Member] = frozenset()
         self.pending: dict[int, frozenset[Member]] = {}
 
+    @property
+    def weight(self) -> int:
+        return _CLIENT_WEIGHT + len(self.known) + sum(map(len, self.pending.values()))
+
 
 class MembersSent:
     """The memory of clients that load members lazily, by user, device and filter. Event loop only."""
 
     def __init__(self) -> None:
-        self._clients: OrderedDict[tuple[int, str, Profile], _Client] = OrderedDict()
+        self._clients: Recent[tuple[int, str, Profile], _Client] = Recent(MAX_OF_ALL)
 
     def known_at(
         self, user_nid: int, device_id: str, profile: Profile, since: int | None
@@ -42,11 +50,7 @@ class MembersSent:
         key = (user_nid, device_id, profile)
         client = self._clients.get(key)
         if client is None or since is None:
-            client = self._clients[key] = _Client(since)
-            if len(self._clients) > MAX_CLIENTS:
-                self._clients.popitem(last=False)
-        else:
-            self._clients.move_to_end(key)
+            client = _Client(since)
         if since != client.token:
             if since in client.pending:
                 known = client.known | client.pending[since]
@@ -55,6 +59,7 @@ class MembersSent:
                 client.known = frozenset()
             client.token = since
             client.pending = {}
+        self._clients.keep(key, client, client.weight)
         return client.known
 
     def sent(
@@ -67,6 +72,8 @@ class MembersSent:
         members: Iterable[Member],
     ) -> None:
         """A response to a request with `since` brought these members, and the token `next_batch`."""
-        client = self._clients.get((user_nid, device_id, profile))
+        key = (user_nid, device_id, profile)
+        client = self._clients.get(key)
         if client is not None and client.token == since:
             client.pending = {next_batch: frozenset(members)}
+            self._clients.keep(key, client, client.weight)

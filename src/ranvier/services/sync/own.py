@@ -44,9 +44,6 @@ SHOWN_STATE: Final[tuple[StateKey, ...]] = tuple(
 
 _PUSH_RULES: Final = "m.push_rules"
 
-AccountDataByRoom = Mapping[int, Sequence[bytes]]
-"""room_nid (or GLOBAL) -> events."""
-
 
 def read_account_data(
     txn: ReadTxn, requester: Requester, since: int | None, upto: int, fresh_rooms: Collection[int]

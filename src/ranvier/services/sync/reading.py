@@ -38,6 +38,13 @@ MAX_TO_DEVICE: Final = 500
 """Messages to a device in one response; its token then stands at the last of them, for all that it brings."""
 
 
+MAX_KEPT_BYTES: Final = 4 * 1024 * 1024
+"""Of responses that others may get, too, as long as nothing else happens,"""
+
+KEPT_S: Final = 1.0
+"""for so long: whoever was just being answered when something happened asks a moment later than those who waited."""
+
+
 class Job(msgspec.Struct, frozen=True):
     """One request, and what is known of it before anything is read."""
 
@@ -79,6 +86,14 @@ class Alike(msgspec.Struct, frozen=True):
     results: dict[frozenset[Member], Result]  # by those of them that were there
 
 
+class _Kept(msgspec.Struct, frozen=True):
+    """What was read up to a position, for those who ask at the same one."""
+
+    position: int
+    since_s: float  # of the clock
+    alike: dict[Hashable, Alike]
+
+
 class SyncReader:
     """Runs jobs in read transactions, on any thread."""
 
@@ -86,10 +101,12 @@ class SyncReader:
         self._interner = interner
         self._rooms = rooms
         self._clock = clock
+        self._kept = _Kept(0, 0.0, {})
 
     def read_all(self, txn: ReadTxn, jobs: Sequence[Job]) -> list[Result]:
-        """Every job, in one transaction. What several of them ask is read once."""
-        shared, alike = SharedSlices(), dict[Hashable, Alike]()
+        """Every job, in one transaction. What several of them ask is read once, and so is what those ask who come a
+        moment later, while nothing else has happened."""
+        shared = SharedSlices()
         unread = read_unread(
             txn,
             (
@@ -98,7 +115,14 @@ class SyncReader:
                 if job.changed is not None and not job.changed.user
             ),
         )
-        return [self._read_or_share(txn, job, shared, unread, alike) for job in jobs]
+        position, now_s = max(job.now for job in jobs), self._clock.monotonic()
+        kept = self._kept
+        if kept.position != position or now_s - kept.since_s > KEPT_S:
+            kept = _Kept(position, now_s, {})
+        results = [self._read_or_share(txn, job, shared, unread, kept.alike) for job in jobs]
+        if position >= self._kept.position and _bytes_of(kept.alike) <= MAX_KEPT_BYTES:
+            self._kept = kept
+        return results
 
     def _read_or_share(
         self, txn: ReadTxn, job: Job, shared: SharedSlices, unread: Unread, alike: dict[Hashable, Alike]
@@ -184,6 +208,11 @@ def _likeness(job: Job, unread: Unread) -> Hashable | None:
             return None
         counts.append((nid, one.main.notify, one.main.highlight))
     return profile, request.since, standing.position, standing.keys, frozenset(counts)
+
+
+def _bytes_of(alike: Mapping[Hashable, Alike]) -> int:
+    # RACE: another thread may be adding to them; a list is made in one go.
+    return sum(len(one.body or b"") for made in list(alike.values()) for one in list(made.results.values()))
 
 
 def _has_other_keys(job: Job) -> bool:

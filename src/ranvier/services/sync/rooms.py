@@ -101,6 +101,7 @@ class RoomsReader:
             joined += self._first_slices(txn, asked, plan.new, first)
         else:
             joined += self._own_slices(txn, asked, plan.new)
+        joined = self._as_seen(txn, asked, joined)
         left = self._own_slices(txn, asked, plan.left)
         if asked.changed is None or asked.changed.user:
             rooms = frozenset(part.window.room_nid for part in joined)
@@ -200,7 +201,15 @@ class RoomsReader:
             read += self._slices.make_own(txn, early, viewers, profile).values()
         return parts + read
 
-    def _own_slices(self, txn: ReadTxn, asked: Asked, windows: Sequence[Window]) -> list[Slice]:
+    def _as_seen(self, txn: ReadTxn, asked: Asked, parts: Sequence[Slice]) -> list[Slice]:
+        """The slices, those that the user may not have as others do made for this user alone."""
+        user_id = asked.requester.user_id
+        unfit = {part.window for part in parts if not self._slices.may_have(txn, user_id, part)}
+        if not unfit:
+            return list(parts)
+        return [part for part in parts if part.window not in unfit] + self._own_slices(txn, asked, unfit)
+
+    def _own_slices(self, txn: ReadTxn, asked: Asked, windows: Collection[Window]) -> list[Slice]:
         viewers = self._viewers(txn, asked, windows)
         return list(self._slices.read_own(txn, viewers, asked.request.profile).values())
 

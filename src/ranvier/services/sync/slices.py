@@ -76,6 +76,7 @@ class Slice(msgspec.Struct, frozen=True):
     left: frozenset[UserID]
     has_relations: bool  # whether anything relates to the events of a limited timeline
     begins_at: int  # the order of the first event of the timeline
+    guarded: Collection[int]  # states before events that only those may see who are joined there: their roots
     size: int  # bytes of memory that it takes, about
     encoded: "Encoded"
 
@@ -87,8 +88,9 @@ class Slice(msgspec.Struct, frozen=True):
 
     @property
     def is_impersonal(self) -> bool:
-        """Whether everybody is told the same: none is left out of heroes, and none learns of comings."""
-        return self.summary is None and not self.has_relations and not (self.joined or self.left)
+        """Whether everybody is told the same: none is left out of heroes, none learns of comings, all see all."""
+        is_for_all = self.reader == ANYBODY and not self.guarded
+        return is_for_all and self.summary is None and not (self.has_relations or self.joined or self.left)
 
     @property
     def is_empty(self) -> bool:
@@ -133,13 +135,13 @@ class Slices:
         return read_stretches(txn, self._interner, windows, room_ids, profile)
 
     def read(self, txn: ReadTxn, windows: Collection[Window], profile: Profile) -> dict[Window, Slice]:
-        """The slices for users who are joined all through the windows. Cost: see `make`."""
+        """The slices for users who are joined all through the windows, as far as `may_have`. Cost: see `make`."""
         return self.make(txn, self.stretches(txn, windows, profile), profile)
 
     def make(
         self, txn: ReadTxn, stretches: Mapping[Window, Stretch], profile: Profile
     ) -> dict[Window, Slice]:
-        """The slices of these timelines, for users who are joined all through the windows.
+        """The slices of these timelines, for users who are joined all through the windows, as far as `may_have`.
 
         Cost: some ten queries for all windows together.
         """
@@ -147,6 +149,12 @@ class Slices:
             return {}
         changes = self._changes.read(txn, stretches, profile)
         return self._finish(txn, stretches, changes, profile, {}, ANYBODY)
+
+    def may_have(self, txn: ReadTxn, user_id: UserID, part: Slice) -> bool:
+        """Whether a slice is for a user who is joined all through its window: on another branch of the room, the user
+        may not have been. Cost: nothing for nearly all slices; else as `Sight.was_joined`.
+        """
+        return not part.guarded or self._sight.was_joined(txn, user_id, part.guarded)
 
     def read_own(
         self, txn: ReadTxn, viewers: Mapping[Window, Viewer], profile: Profile
@@ -227,6 +235,7 @@ class Slices:
         moved = self._moved(txn, changes)
         typing_events, read = read_ephemeral(txn, self._interner, stretches, room_ids, profile)
         related = _list_related(txn, stretches)
+        guarded = self._list_guarded(txn, stretches) if reader == ANYBODY else {}
         nobody: frozenset[UserID] = frozenset()
         slices = {}
         for window, stretch in stretches.items():
@@ -251,6 +260,7 @@ class Slices:
                 left=left,
                 has_relations=stretch.limited and window.room_nid in related,
                 begins_at=entries[0].record.room_order or 0 if entries else END_OF_TIMELINE,
+                guarded=guarded.get(window, ()),
                 size=_size(entries, before, some),
                 encoded=Encoded(),
             )
@@ -304,6 +314,20 @@ class Slices:
             facts.record.event_nid: make_state_entry(facts, profile)
             for facts in self._presenting.facts(txn, records, with_replaced=False)
         }
+
+    def _list_guarded(self, txn: ReadTxn, stretches: Mapping[Window, Stretch]) -> dict[Window, set[int]]:
+        """The states before events, other than the room's state now, in which memberships decide who sees them."""
+        states = {
+            window: {record.state_root for record in stretch.records if record.state_root is not None}
+            for window, stretch in stretches.items()
+        }
+        guarded = self._sight.list_guarded(txn, frozenset().union(*states.values()))
+        if not guarded:
+            return {}
+        found = {window: roots & guarded for window, roots in states.items() if roots & guarded}
+        now = rooms.list_rooms(txn, {window.room_nid for window in found})
+        # Who is joined now is so in the state now.
+        return {window: roots - {now[window.room_nid].state_root} for window, roots in found.items()}
 
     def _moved(
         self, txn: ReadTxn, changes: Mapping[Window, StateChange]

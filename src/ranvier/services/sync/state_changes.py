@@ -8,7 +8,6 @@ resolution chose on another branch.
 Spec: client-server API, "Syncing"; GET /sync, `state` and `state_after`.
 """
 
-from collections import OrderedDict
 from collections.abc import Collection, Container, Iterable, Mapping
 from typing import Final
 
@@ -16,6 +15,7 @@ import msgspec
 
 from ranvier.core import state_map
 from ranvier.core.identifiers import StateKey, UserID
+from ranvier.services.recent import Recent
 from ranvier.services.sync.request import Profile
 from ranvier.services.sync.timelines import Stretch, Window
 from ranvier.store.database import ReadTxn
@@ -23,8 +23,8 @@ from ranvier.store.tables.interned import Interner, find_state_key_nids, list_st
 from ranvier.store.tables.state import list_roots_at
 from ranvier.store.tables.state_nodes import NodeCache, SnapshotNodes
 
-MAX_ROOTS: Final = 2_000
-"""States whose entries without members are kept."""
+MAX_ENTRIES: Final = 200_000
+"""Of states without their members that are kept, all together: some 20 MB."""
 
 ROOTS_AT_ONCE: Final = 50
 """States that are read together; each may have the members of a large room."""
@@ -60,7 +60,7 @@ class StateChanges:
     def __init__(self, interner: Interner, nodes: NodeCache) -> None:
         self._interner = interner
         self._nodes = nodes
-        self._few: OrderedDict[int, Mapping[int, int]] = OrderedDict()  # root -> entries without members
+        self._few: Recent[int, Mapping[int, int]] = Recent(MAX_ENTRIES)  # root -> entries without members
 
     def read(
         self, txn: ReadTxn, stretches: Mapping[Window, Stretch], profile: Profile, own: UserID | None = None
@@ -111,9 +111,8 @@ class StateChanges:
             names = list_state_keys(txn, self._interner, set().union(*states.values()))
             for root, entries in states.items():
                 few = {slot: nid for slot, nid in entries.items() if names[slot][0] != MEMBER}
-                found[root] = self._few[root] = few
-        while len(self._few) > MAX_ROOTS:
-            self._few.popitem(last=False)
+                found[root] = few
+                self._few.keep(root, few, 1 + len(few))
         return found
 
     def _shown_slots(

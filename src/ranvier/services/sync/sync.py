@@ -45,7 +45,8 @@ class Sync:
 
     async def sync(self, requester: Requester, request: SyncRequest) -> bytes:
         """The response (JSON). Waits up to the request's timeout if there is nothing to tell."""
-        if request.since is not None and not await self._standings.has_reached(request.since):
+        since = request.since
+        if since is not None and since > self._db.position() and not await self._standings.has_reached(since):
             # A token of a database that is no more: what the client knows may never have been.
             request = msgspec.structs.replace(request, since=None)
         known_members = self._known_members(requester, request)
@@ -85,7 +86,7 @@ class Sync:
         read_news = partial(self._batches.add, find=partial(self._find_job, client, job_at))
         seen = since
         while True:
-            standing = await self._standings.read(client)
+            standing = self._standings.recall(client) or await self._standings.read(client)
             remaining = deadline - self._clock.monotonic()
             result: Result | None
             if self._standings.changed(client, seen) != NOTHING:
