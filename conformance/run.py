@@ -33,6 +33,11 @@ PACKAGES: Final = (
 )
 """Folders of Complement's tests: the specification, and the proposals that Synapse is tested with."""
 
+NOT_RUN: Final = {
+    "msc2836": "event_relationships, a proposal of 2020 that nobody goes on with; Synapse is not tested with it either",
+}
+"""The other folders, and why."""
+
 TEST_MAIN: Final = """package {package}
 
 import (
@@ -186,7 +191,8 @@ def tell_changes(before: Mapping[str, str], now: Mapping[str, str]) -> None:
 
 def build_page(results: Mapping[str, str], reasons: Mapping[str, str]) -> str:
     """docs/conformance.md."""
-    whole = {name: result for name, result in results.items() if "/" not in name.partition(":")[2]}
+    parts = {name: result for name, result in results.items() if is_part(name)}
+    whole = {name: result for name, result in results.items() if name not in parts}
     lines = [
         "# Conformance",
         "",
@@ -194,22 +200,35 @@ def build_page(results: Mapping[str, str], reasons: Mapping[str, str]) -> str:
         "",
         "[Complement](https://github.com/matrix-org/complement) against this server, started as plain processes.",
         "",
-        "| package | passed | failed | skipped |",
-        "| --- | --- | --- | --- |",
+        "| package | tests: passed | failed | skipped | their parts: passed | failed | skipped |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for package in sorted({name.partition(":")[0] for name in whole}):
-        counts = Counter(result for name, result in whole.items() if name.startswith(f"{package}:"))
-        lines.append(f"| {package} | {counts['pass']} | {counts['fail']} | {counts['skip']} |")
-    lines += ["", *_failures(whole, reasons)]
+        counts = [
+            Counter(result for name, result in some.items() if name.startswith(f"{package}:"))
+            for some in (whole, parts)
+        ]
+        row = [str(count[result]) for count in counts for result in ("pass", "fail", "skip")]
+        lines.append(f"| {' | '.join([package, *row])} |")
+    lines += ["", "A test fails with any of its parts.", "", *_failures(results, reasons)]
+    lines += ["", "| package that is not run | why |", "| --- | --- |"]
+    lines += [f"| tests/{package} | {why} |" for package, why in NOT_RUN.items()]
     return "\n".join(lines) + "\n"
 
 
-def _failures(whole: Mapping[str, str], reasons: Mapping[str, str]) -> Iterable[str]:
-    failed = sorted(name for name, result in whole.items() if result == "fail")
+def is_part(name: str) -> bool:
+    """Whether it is a part of a test."""
+    return "/" in name.partition(":")[2]
+
+
+def _failures(results: Mapping[str, str], reasons: Mapping[str, str]) -> Iterable[str]:
+    """The tests that fail, or those of their parts that do."""
+    failed = sorted(name for name, result in results.items() if result == "fail")
     if failed:
         yield from ("| test that fails | why |", "| --- | --- |")
         for name in failed:
-            yield f"| {name} | {reasons.get(name, 'not looked into yet')} |"
+            if not any(other.startswith(f"{name}/") for other in failed):
+                yield f"| {name} | {reasons.get(name, 'not looked into yet')} |"
 
 
 def main(arguments: Sequence[str]) -> None:
