@@ -57,6 +57,60 @@ def test_sql_stands_in_the_store_alone():
             assert not any(SQL.match(text) for text in strings(ast.parse(path.read_text()))), path
 
 
+def module_of(path):
+    parts = path.relative_to(ROOT / "src").with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def defined(tree):
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            # What a command line calls is called by its decorator.
+            if not any(".command(" in ast.unparse(one) for one in node.decorator_list):
+                yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (one.id for one in targets if isinstance(one, ast.Name))
+
+
+def used(tree, module, modules):
+    """(module, name) of what a module uses of its own and of others."""
+    known = {}
+    strings_in = set(strings(tree))
+    imported_late = strings_in & modules  # by `import_module`
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            for one in node.names:
+                if (full := f"{node.module}.{one.name}") in modules:
+                    known[one.asname or one.name] = full
+                else:
+                    yield node.module, one.name
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            yield from ((late, node.attr) for late in imported_late)
+            if isinstance(node.value, ast.Name):
+                yield known.get(node.value.id), node.attr
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            yield module, node.id
+    yield from ((module, text) for text in strings_in)  # as in an annotation
+
+
+def test_nothing_stands_unused():
+    """A worker that is not composed, a row that nobody deletes: what is written but not used is a fault."""
+    trees = {module_of(path): ast.parse(path.read_text()) for path in SOURCES}
+    names = {(module, name) for module, tree in trees.items() for name in defined(tree)}
+    uses = {use for module, tree in trees.items() for use in used(tree, module, trees.keys())}
+    assert {f"{module}.{name}" for module, name in names - uses if not name.startswith("__")} == {
+        "ranvier.app.config_file.reference_page",  # makes a page of the documentation
+        "ranvier.app.start.main",
+        "ranvier.core.events.parse.parse_pdu",  # of tests, as are those in memory, in virtual time, and seeded
+        "ranvier.core.state_resolution.in_memory.InMemoryGraph",
+        "ranvier.io.clock.VirtualClock",
+        "ranvier.io.picture_worker.DECODERS",  # imported to be there
+        "ranvier.io.randomness.seeded_randomness",
+    }
+
+
 def test_one_function_inserts_into_events():
     inserting = [
         path.name

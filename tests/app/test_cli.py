@@ -15,11 +15,12 @@ import pytest
 RANVIER = Path(sys.executable).parent / "ranvier"
 
 
-def run(*args, cwd, **environment):
+def run(*args, cwd, typed="", **environment):
     return subprocess.run(
         [str(RANVIER), *args],
         cwd=cwd,
         env={**os.environ, **environment},
+        input=typed,
         capture_output=True,
         text=True,
         timeout=30,
@@ -36,7 +37,10 @@ def test_init_writes_what_check_accepts(tmp_path):
     made = run("init", "--server-name", "example.org", cwd=tmp_path)
     assert (made.returncode, made.stderr) == (0, "")
     key = tmp_path / "data" / "signing.key"
-    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    # Passwords may come to stand in the file, too.
+    assert (
+        stat.S_IMODE(key.stat().st_mode) == stat.S_IMODE((tmp_path / "ranvier.toml").stat().st_mode) == 0o600
+    )
     checked = run("check", cwd=tmp_path)
     assert (checked.returncode, checked.stdout) == (0, "everything is fine\n")
 
@@ -90,6 +94,13 @@ def test_a_damaged_key_is_told_in_one_line(tmp_path):
     assert ended.returncode == 1
     assert "signing.key" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
+
+
+def test_a_password_may_be_piped_in(tmp_path):
+    made = run("user", "add", "bob", cwd=tmp_path, typed="correct horse\nrest", RANVIER__SERVER_NAME="test")
+    assert (made.stdout, made.stderr) == ("@bob:test\n", "")
+    made = run("user", "add", "eve", cwd=tmp_path, RANVIER__SERVER_NAME="test")
+    assert (made.returncode, made.stderr) == (1, "ranvier: A password has at least 8 characters.\n")
 
 
 def test_accounts_are_administered_without_a_server(tmp_path):

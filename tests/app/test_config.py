@@ -89,6 +89,38 @@ def test_values_in_the_environment_are_toml_or_text(tmp_path):
         ('server_name = "a"\n[federation.addresses]\nhs1 = "nowhere"', "federation.addresses.hs1"),
         ('server_name = "a"\npublic_base_url = "matrix.example.org"', "public_base_url"),
         ("server_name = ", "not valid TOML"),
+        ("server_name = example.org", "text stands in quotation marks"),
+        ('server_name = "https://example.org"', "server_name: is a name such as example.org, not a URL"),
+        ('server_name = "Example.org"', "server_name: must be in small letters: example.org"),
+        (
+            'server_name = "a"\n[registration]\nmode = "opened"',
+            "registration.mode: must be one of closed, open, token",
+        ),
+        (
+            'server_name = "a"\n[registration]\nxyz = 1',
+            "registration.xyz is not a known setting; there are mode,",
+        ),
+        ('server_name = "a"\nregistration = "open"', "registration: is a section: write [registration]"),
+        (
+            'server_name = "a"\n[listeners]\nbind = "x"',
+            "listeners: there may be several: write [[listeners]]",
+        ),
+        (
+            'server_name = "a"\n[[listeners]]\napis = ["clients"]',
+            "listeners[1].apis[1]: must be one of admin, client, ",
+        ),
+        ('server_name = "a"\n[[sso.providers]]\nid = "a b"', "sso.providers[1].id: "),
+        (
+            'server_name = "a"\n[media]\nmax_upload_bytes = "50M"',
+            "media.max_upload_bytes: must be a whole number",
+        ),
+        ('server_name = "a"\n[federation]\nenabled = "yes"', "federation.enabled: must be true or false"),
+        ('server_name = "a"\n[turn]\nuris = "turn:x"', "turn.uris: must be a list, in brackets"),
+        ('server_name = "a"\n[memory]\ncaches_mib = 0', "memory.caches_mib: must be at least "),
+        ('server_name = "a"\n[mail]\nport = 70000', "mail.port: must be at most 65535"),
+        ('server_name = "a"\n[mail]\nhost = 5', "mail.host: must be text, in quotation marks"),
+        ('server_name = "a"\n[mail]\ntemplates = "nowhere"', "mail.templates: there is no directory"),
+        ('server_name = "a"\n[federation]\npast_notaries = ["a b"]', "past_notaries"),
     ],
 )
 def test_each_fault_is_one_line_that_names_its_key(text, words, tmp_path):

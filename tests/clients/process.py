@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 
 RANVIER = Path(sys.executable).parent / "ranvier"
-START_SECONDS = 60
+START_SECONDS = 180  # a second, unless all processors are busy with other work
 
 
 def free_port() -> int:
@@ -72,6 +72,13 @@ class ServerProcess:
             self._process.send_signal(signal.SIGTERM)
             assert self._process.wait(timeout=10) == 0, self.log()[-3000:]
             self._process = None
+
+    def wait(self) -> int:
+        """The exit code, when the server has ended by itself."""
+        assert self._process is not None, "it was started"
+        code = self._process.wait(timeout=START_SECONDS)
+        self._process = None
+        return code
 
     async def restart(self) -> None:
         """Cleanly, while a client waits."""

@@ -426,7 +426,7 @@ async def test_one_process_delivers_at_a_time(start, played, monkeypatch):
     (worker,) = [one for one in homeserver.workers if one.name == delivery.Deliveries.name]
     (first,) = worker._all.values()
     wires = delivery.Wires(
-        first._wires.db, first._wires.clock, first._wires.requests, holder="second", is_alone=False
+        first._wires.db, first._wires.clock, first._wires.requests, holder="second", is_shared=True
     )
     second = delivery.Delivery(wires, first.service, first._reader)
     wires.db.subscribe(second.hear)

@@ -85,7 +85,7 @@ def watch(one: Delivery) -> View:
 def second_of(homeserver) -> tuple[Delivery, View]:
     """Another process, which does not run yet."""
     first = first_of(homeserver)
-    wires = msgspec.structs.replace(first._wires, holder="second", is_alone=False)
+    wires = msgspec.structs.replace(first._wires, holder="second", is_shared=True)
     second = Delivery(wires, first.service, first._reader)
     homeserver.foundation.ports.db.subscribe(second.hear)
     return second, watch(second)

@@ -249,7 +249,10 @@ async def test_reports(alice, bob, homeserver):
     # Whether something is there is not told.
     assert (await ask(bob, UNKNOWN_ROOM, "report", reason="x")).json == {}
     assert (await bob.post(f"{C}/users/@nobody:test/report", {"reason": "x"})).json == {}
-    kept = await homeserver.foundation.ports.db.read(reports.list_open_reports, 10)
+    every = reports.ReportFilter(subjects=(reports.EVENT, reports.ROOM, reports.USER))
+    kept = await homeserver.foundation.ports.db.read(
+        reports.list_reports, every, backwards=True, limit=10, offset=0
+    )
     assert [(one.report.subject, one.report.reason) for one in kept] == [
         ("user", b'"who?"'),
         ("room", b'"noisy"'),

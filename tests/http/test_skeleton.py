@@ -1,11 +1,15 @@
 """The HTTP floor without a homeserver behind it: routing, checks, errors, limits."""
 
+import asyncio
+
 import msgspec
 import pytest
 
 from ranvier.core.errors import Forbidden, UnknownToken
 from ranvier.core.identifiers import DeviceID, UserID
+from ranvier.http import body_budget
 from ranvier.http.asgi import Guards, build_app
+from ranvier.http.body_budget import BodyBudget
 from ranvier.http.endpoint import Api, Auth, Endpoint, Rate, endpoint
 from ranvier.http.ratelimit import DEFAULT_ALLOWANCES, NoLimits, TokenBuckets
 from ranvier.http.request import Request
@@ -152,6 +156,42 @@ async def test_a_token_may_stand_in_the_query(client):
 async def test_only_administrators_reach_what_is_theirs(client):
     assert (await client.get("/admin")).errcode == "M_FORBIDDEN"
     assert (await client.as_user("root").get("/admin")).status == 200
+
+
+class LargeThings:
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.may_answer = asyncio.Event()
+
+    @endpoint("PUT", "/large/{id}", operation="putLarge", auth=Auth.NONE)
+    async def put_large(self, _request: Request) -> dict[str, str]:
+        await self.may_answer.wait()
+        return {}
+
+
+async def test_large_bodies_take_no_more_memory_than_they_may(monkeypatch):
+    """Of all together, and of those of one network; who was answered has given back what they took."""
+    monkeypatch.setattr(body_budget, "UNCOUNTED_BYTES", 10)
+    things = LargeThings()
+    guards = Guards(Tokens(), None, NoLimits(), Counts(), BodyBudget(max_bytes=300, max_of_one=200))
+    app = build_app([things], guards, frozenset(Api))
+    one, other = Client(app, None, ip="10.0.0.1"), Client(app, None, ip="10.0.0.2")
+
+    async def put(client: Client, size: int) -> int:
+        return (await client.request("PUT", "/large/x", body=b"x" * size)).status
+
+    for _ in range(3):
+        things.may_answer.clear()
+        async with asyncio.TaskGroup() as tasks:
+            waiting = [tasks.create_task(put(one, 90)), tasks.create_task(put(one, 90))]
+            await asyncio.sleep(0)
+            assert await put(one, 90) == 429  # its network has two already
+            waiting += [tasks.create_task(put(one, 10)), tasks.create_task(put(other, 90))]
+            await asyncio.sleep(0)
+            assert await put(other, 90) == 429  # all together have three
+            things.may_answer.set()
+        assert [task.result() for task in waiting] == [200, 200, 200, 200]
 
 
 async def test_a_listener_without_an_api_does_not_know_it():

@@ -14,9 +14,9 @@ STATE = (
     *(("m.room.name", ""), ("m.room.encryption", ""), ("m.room.member", "$LAZY"), ("m.room.member", "$ME")),
     *(("m.room.topic", ""), ("m.room.canonical_alias", ""), ("m.room.power_levels", "")),
 )
-FIRST_WINDOW = 23
+FIRST_WINDOW = 24
 ONE_MESSAGE = 16
-ONE_ROOM_MORE = 22
+ONE_ROOM_MORE = 23
 
 
 class Counted:

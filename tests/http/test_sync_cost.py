@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from ranvier.services.sync import reading
 from ranvier.services.sync.reading import SyncReader
 from ranvier.services.sync.rooms import RoomsReader
 from ranvier.services.sync.sync import Sync
@@ -138,6 +139,29 @@ async def test_who_waits_together_is_answered_by_one_read_and_wakes_once(homeser
         assert bodies(joined(told, room)) == ["hello"]
     assert reads.count("read_all") == 1
     assert wakes == {member.user_id: 1 for member in tokens}
+
+
+async def test_who_asks_a_moment_later_gets_what_was_read_already(homeserver, monkeypatch):
+    """Who was just being answered when a message came is not among those who waited for it: only what is unread is
+    asked for anew."""
+    monkeypatch.setattr(reading, "KEPT_S", 600.0)
+    room, alice, tokens = await meet(homeserver, 3)
+    tasks = await wait_all(homeserver, tokens)
+    read_all, statements, count = SyncReader.read_all, [], 0
+
+    def read_twice(self, txn, jobs):
+        nonlocal count
+        count += 1
+        results = read_all(self, txn, jobs)
+        again = read_all(self, Counting(txn, statements), jobs)
+        assert [result.body for result in again] == [result.body for result in results]
+        return results
+
+    monkeypatch.setattr(SyncReader, "read_all", read_twice)
+    await say(alice, room, "hello")
+    for told in await asyncio.gather(*tasks):
+        assert bodies(joined(told, room)) == ["hello"]
+    assert len(statements) <= 3 * count
 
 
 async def test_what_is_not_for_a_client_does_not_end_its_sync(homeserver):

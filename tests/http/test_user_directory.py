@@ -88,8 +88,19 @@ async def test_the_best_come_first_and_some_are_left_out(
     answer = (await people["alice"].post(PATH, {"search_term": "bob", "limit": 1})).json
     assert answer["limited"] is True
     assert [found["user_id"] for found in answer["results"]] == ["@bob:test"]
-    # Nobody looks for themselves.
-    assert await search(people["bob"], "bob") == ["@bobby:test"]
+
+
+async def test_searchers_are_found_where_everybody_finds_them(
+    homeserver: Homeserver, people: dict[str, User]
+) -> None:
+    alice, bob = people["alice"], people["bob"]
+    room = await Room.create(homeserver, alice)
+    assert await search(alice, "alice") == ["@alice:test"]
+    await room.set_state(alice, "m.room.join_rules", {"join_rule": "invite"})
+    await room.set_membership(alice, bob, "invite")
+    await room.join(bob)
+    assert await search(alice, "alice") == []
+    assert await search(bob, "alice") == ["@alice:test"]
 
 
 @pytest.mark.parametrize(

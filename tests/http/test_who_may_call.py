@@ -42,6 +42,7 @@ OPEN = {
     # pages for browsers, which know who is signed in by a cookie and let nobody do anything without
     *("showSignIn", "signIn", "continueSignIn", "signOut", "showSignUp", "signUp"),
     *("showForgotPassword", "forgotPassword", "showAccount", "changeAccount", "approvalFallback"),
+    *("showAvatar", "changeAvatar"),
     *("showContacts", "changeContacts"),
     *("showAuthorization", "authorize", "showDeviceLink", "linkDevice"),
     # clients of OAuth have no secrets of their own: codes and tokens are the proof

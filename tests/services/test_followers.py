@@ -100,6 +100,16 @@ async def test_words_keep_up(db: Database, room: RoomBuilder) -> None:
         worker.cancel()
 
 
+async def test_those_who_search_at_once_take_turns(db: Database, room: RoomBuilder) -> None:
+    """Else all of them read the same words, and all but one for nothing."""
+    searching = SearchIndexer(db, VirtualClock())
+    for batch in range(3):
+        await room.append(accepted(make_pdu(f"{batch}", content={"body": "word"})))
+        await asyncio.gather(*(searching.index_some() for _ in range(4)))  # none raises Conflict
+    found = await db.read(message_search.search_events, (room.room_nid,), ["word"], upto=2**60, limit=5_000)
+    assert len(found) == 3
+
+
 async def test_several_processes_do_the_same_work_once(db: Database, room: RoomBuilder) -> None:
     for batch in range(6):
         said = (make_pdu(f"{batch} {number}", content={"body": "word"}) for number in range(200))

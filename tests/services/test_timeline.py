@@ -320,15 +320,36 @@ async def test_who_hangs_up_has_sent_all_the_same(db):
     assert records[-1].event_id == answers[1]
 
 
-async def test_rooms_in_use_are_not_let_go(db, monkeypatch):
-    monkeypatch.setattr(live_module, "MAX_ROOMS", 2)
+@pytest.mark.parametrize(("max_rooms", "max_bytes"), [(2, 2**30), (100, 10_000)])
+async def test_rooms_in_use_are_not_let_go(db, monkeypatch, max_rooms, max_bytes):
+    monkeypatch.setattr(live_module, "MAX_ROOMS", max_rooms)
     process = Process(db)
+    process.live._max_bytes = max_bytes
+    monkeypatch.setattr(live_module, "COUNT_EVERY", 1)
     room_ids = [await process.create() for _ in range(5)]
     await asyncio.gather(
         *(process.timeline.send(room_id, [message(n)]) for n in range(10) for room_id in room_ids)
     )
     for room_id in room_ids:
         assert sorted(bodies(await timeline_of(db, room_id))) == list(range(10))
+
+
+async def test_rooms_take_no_more_memory_than_they_may(db, monkeypatch):
+    monkeypatch.setattr(live_module, "COUNT_EVERY", 1)
+    process = Process(db)
+    room_ids = [await process.create() for _ in range(6)]
+    for room_id in room_ids:
+        await process.timeline.send(room_id, [state("m.x", {"n": n}, f"k{n % 3}") for n in range(6)])
+    rooms = [await process.live.find(room_id) for room_id in room_ids]
+    for room in rooms:
+        assert room.bytes == sum(map(live_module._bytes_of, room._slots.values()))
+    process.live._max_bytes = 3 * rooms[0].bytes
+    for room_id in [*room_ids, *room_ids]:
+        assert not (await process.live.find(room_id, [("m.x", "nothing is there")])).is_stale
+        assert sum(room.bytes for room in process.live._rooms.values()) <= process.live._max_bytes
+    # One that is too large by itself is read and used all the same.
+    process.live._max_bytes = 1
+    assert not (await process.live.find(room_ids[0], [("m.x", "nor there")])).is_stale
 
 
 async def test_pending_state_is_never_forgotten(db, monkeypatch):

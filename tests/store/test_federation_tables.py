@@ -29,20 +29,15 @@ async def test_a_repeated_transaction_gets_the_first_answer_until_it_expires(db:
 
 async def test_a_destination_fails_recovers_and_never_goes_back(db: Database) -> None:
     one, two, three = await _servers(db)
-    await db.write(destinations.insert_destinations, [one, two], 5)
-    await db.write(destinations.insert_destinations, [one], 99)
+    for server_nid in (one, two):
+        await db.write(destinations.note_success, server_nid, 5, 500)
     await db.write(destinations.note_failure, one, 1_000, 500)
     await db.write(destinations.note_failure, one, 2_000, 1_000)
-    (due,) = await db.read(destinations.list_due, 3_000, 10)
-    assert (due.server_nid, due.failing_since_ms, due.retry_at_ms, due.sent_position) == (
-        one,
-        1_000,
-        3_000,
-        5,
-    )
-    assert await db.read(destinations.list_due, 2_999, 10) == []
+    assert await db.read(destinations.list_failing, [one, two, three]) == {one}
+    due = (await db.read(destinations.list_destinations, [one]))[one]
+    assert (due.failing_since_ms, due.retry_at_ms, due.sent_position) == (1_000, 3_000, 5)
     await db.write(destinations.retry_now, one)
-    assert [d.server_nid for d in await db.read(destinations.list_due, 0, 10)] == [one]
+    assert (await db.read(destinations.list_destinations, [one]))[one].retry_at_ms == 0
     await db.write(destinations.note_success, one, 7, 4_000)
     await db.write(destinations.note_success, one, 6, 5_000)
     found = await db.read(destinations.list_destinations, [one, two, three])
@@ -52,6 +47,13 @@ async def test_a_destination_fails_recovers_and_never_goes_back(db: Database) ->
         None,
         5_000,
     )
+
+
+async def test_a_server_that_fails_at_once_has_taken_nothing(db: Database) -> None:
+    """What was said before it could first be reached is to be made up for."""
+    one, *_ = await _servers(db)
+    await db.write(destinations.note_failure, one, 1_000, 500)
+    assert (await db.read(destinations.list_destinations, [one]))[one].sent_position == 0
 
 
 async def test_an_edu_waits_for_each_server_and_its_content_goes_with_the_last(db: Database) -> None:

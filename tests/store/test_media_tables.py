@@ -36,8 +36,8 @@ def replaced(medium: Medium, **changes: object) -> Medium:
 
 
 async def count(db: Database, blob_hash: bytes) -> int | None:
-    found = await db.read(media_blobs.find_blob, blob_hash)
-    return None if found is None else found[0]
+    sql = "SELECT reference_count FROM blobs WHERE blob_hash = :blob_hash"
+    return await db.read(lambda txn: txn.value(sql, blob_hash=blob_hash))
 
 
 async def test_contents_are_counted_and_usage_follows(db: Database) -> None:

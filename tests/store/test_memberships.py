@@ -116,14 +116,11 @@ async def test_who_shares_a_room_with_whom(db: Database) -> None:
     assert await db.read(memberships.list_shared_rooms, alice, carol) == []
     assert await db.read(memberships.list_sharing_among, bob, [alice, carol]) == {alice, carol}
     assert await db.read(memberships.list_sharing_among, alice, [bob, carol]) == {bob}
-    assert await db.read(memberships.list_local_sharing, carol) == {bob}
     there = (await db.read(interned.find_server_nids, one.interner, [ServerName("there")])).popitem()[1]
     assert there in await db.read(memberships.list_servers_sharing, bob)
     assert there not in await db.read(memberships.list_servers_sharing, alice)
     assert await db.read(memberships.is_server_in_room, two.room_nid, there)
     assert not await db.read(memberships.is_server_in_room, one.room_nid, there)
-    assert await db.read(memberships.list_rooms_to_catch_up, there, 0) == [two.room_nid]
-    assert await db.read(memberships.list_rooms_to_catch_up, there, db.position()) == []
 
 
 async def test_who_shares_a_room_is_not_asked_pair_by_pair(db: Database, database_url: str) -> None:

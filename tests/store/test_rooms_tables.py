@@ -111,6 +111,31 @@ async def test_names_keep_their_numbers_and_come_back(db: Database) -> None:
     }
 
 
+async def test_names_that_may_be_rolled_back_are_not_kept(db: Database) -> None:
+    """What a snapshot shows is; so nobody asks for it again."""
+    interner = interned.Interner(ServerName("here"))
+    alice, slot = UserID("@a:here"), ("t", "k")
+
+    def look_and_fail(txn: Any) -> None:
+        users = interned.intern_users(txn, interner, [alice])
+        slots = interned.intern_state_keys(txn, interner, [slot])
+        interned.list_user_ids(txn, interner, list(users.values()))
+        interned.list_state_keys(txn, interner, list(slots.values()))
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await db.write(look_and_fail)
+    assert interner.users.number(alice) is None
+    assert interner.state_keys.number(slot) is None
+    (nid,) = (await db.write(interned.intern_users, interner, [alice])).values()
+    (slot_nid,) = (await db.write(interned.intern_state_keys, interner, [slot])).values()
+    assert interner.users.name(nid) is None
+    await db.read(interned.list_user_ids, interner, [nid])
+    await db.read(interned.find_state_key_nids, interner, [slot])
+    assert (interner.users.number(alice), interner.users.name(nid)) == (nid, alice)
+    assert interner.state_keys.name(slot_nid) == slot
+
+
 def test_an_interner_forgets_the_oldest_names() -> None:
     names: interned.Names[str] = interned.Names(2)
     names.remember({"a": 1, "b": 2})

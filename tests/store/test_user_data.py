@@ -43,7 +43,7 @@ async def test_account_data_and_profile_changes_follow_positions(db: Database) -
         assert filters.upsert_filter(txn, nid, b"{}") == filters.upsert_filter(txn, nid, b"{}")
         assert filters.find_filter(txn, nid, 2**70) is None
         account_data.set_ignored_users(txn, nid, [nid, nid])
-        assert account_data.list_ignoring(txn, nid) == {nid}
+        assert account_data.list_ignored(txn, nid) == {nid}
 
     await db.write(run)
 
@@ -113,8 +113,8 @@ async def test_uia_registration_tokens_and_presence(db: Database) -> None:
         assert (session.used_ms, list(session.completed)) == (2, ["m.login.password"])
         assert [uia.delete_uia_session(txn, "s"), uia.delete_uia_session(txn, "s")] == [True, False]
         registration_tokens.insert_registration_token(txn, "once", 1, None)
-        reserve = registration_tokens.reserve_registration_token
-        assert [reserve(txn, "once", 1), reserve(txn, "once", 1)] == [True, False]
+        use = registration_tokens.use_registration_token
+        assert [use(txn, "once", 1), use(txn, "once", 1)] == [True, False]
         presence.set_presence(
             txn,
             presence.Presence(nid, presence.PresenceState.ONLINE, None, True, 1, True),

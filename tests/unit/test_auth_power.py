@@ -121,7 +121,6 @@ def test_defaults_without_power_levels(version: RoomVersion) -> None:
     assert (power.ban, power.kick, power.redact, power.invite) == (50, 50, 50, 0)
     assert power.event_level("m.room.name", is_state=True) == 50
     assert power.event_level("m.room.message", is_state=False) == 0
-    assert power.notification_level("room") == 50
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -136,7 +135,6 @@ def test_levels_of_an_event(version: RoomVersion) -> None:
         "kick": 52,
         "redact": 53,
         "invite": 54,
-        "notifications": {"room": 20},
     }
     power = levels(version, content)
     assert power.user_level("@user:one") == 7
@@ -151,8 +149,6 @@ def test_levels_of_an_event(version: RoomVersion) -> None:
     assert power.event_level("m.room.message", is_state=False) == 5
     assert power.event_level("m.room.topic", is_state=True) == 40
     assert power.event_level("m.room.topic", is_state=False) == 2
-    assert power.notification_level("room") == 20
-    assert power.notification_level("org.example.other") == 50
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -164,18 +160,15 @@ def test_what_is_no_level_counts_as_absent(version: RoomVersion) -> None:
         "state_default": {},
         "ban": None,
         "invite": True,
-        "notifications": {"room": "loud"},
     }
     power = levels(version, broken)
     assert power.user_level("@user:one") == 4
     assert power.event_level("m.room.name", is_state=True) == 50
     assert power.event_level("m.room.message", is_state=False) == 0
     assert (power.ban, power.invite) == (50, 0)
-    assert power.notification_level("room") == 50
-    hollow = levels(version, {"users": [], "events": "none", "notifications": 1})
+    hollow = levels(version, {"users": [], "events": "none"})
     assert hollow.user_level("@user:one") == 0
     assert hollow.event_level("m.room.name", is_state=True) == 50
-    assert hollow.notification_level("room") == 50
 
 
 def test_power_without_a_create_event() -> None:

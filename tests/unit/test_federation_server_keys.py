@@ -55,7 +55,6 @@ def test_a_document_is_read_back_whole() -> None:
     assert keys.verify_keys == {key.key_id: key.verify_key for key in (KEY, SECOND)}
     assert keys.old_verify_keys == {OLD.key_id: OldVerifyKey(OLD.verify_key, RETIRED)}
     assert keys.valid_until_ms == NOW + 24 * HOUR
-    assert keys.refresh_ms == NOW + 12 * HOUR
 
 
 def test_a_current_key_that_has_not_signed_does_not_count() -> None:
@@ -115,34 +114,6 @@ def test_validity_is_capped_at_seven_days_after_receipt() -> None:
     """Else who steals a key once could publish it for years."""
     keys = _parsed(valid_until=NOW + 10_000 * HOUR)
     assert keys.valid_until_ms == NOW + MAX_VALIDITY_MS
-    assert keys.key_for_request(KEY.key_id, NOW + MAX_VALIDITY_MS) == KEY.verify_key
-    assert keys.key_for_request(KEY.key_id, NOW + MAX_VALIDITY_MS + 1) is None
-
-
-def test_requests_need_a_current_key_within_its_time() -> None:
-    keys = _parsed()
-    assert keys.key_for_request(KEY.key_id, NOW + 24 * HOUR) == KEY.verify_key
-    assert keys.key_for_request(KEY.key_id, NOW + 24 * HOUR + 1) is None
-    assert keys.key_for_request(OLD.key_id, NOW) is None
-    assert keys.key_for_request("ed25519:unknown", NOW) is None
-
-
-@pytest.mark.parametrize(
-    ("key", "sent_ms", "enforced", "lenient"),
-    [
-        (KEY, NOW, True, True),
-        (KEY, NOW + 24 * HOUR, True, True),
-        (KEY, NOW + 24 * HOUR + 1, False, True),
-        (OLD, RETIRED - 1, True, True),
-        (OLD, RETIRED, False, True),
-        (OLD, NOW, False, True),
-    ],
-)
-def test_events_need_a_key_of_their_time_from_room_version_5_on(key, sent_ms, enforced, lenient) -> None:
-    for enforce, good in ((True, enforced), (False, lenient)):
-        found = _parsed().key_for_event(key.key_id, sent_ms, enforce_validity=enforce)
-        assert found == (key.verify_key if good else None)
-    assert _parsed().key_for_event("ed25519:unknown", NOW, enforce_validity=False) is None
 
 
 _JSON = st.recursive(

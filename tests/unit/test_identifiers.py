@@ -11,7 +11,6 @@ from ranvier.core.errors import BadIdentifier
 from ranvier.core.identifiers import (
     ServerName,
     is_ip_literal,
-    is_opaque_identifier,
     is_valid_new_localpart,
     localpart_of,
     parse_device_id,
@@ -233,10 +232,3 @@ def test_new_localparts(localpart: str) -> None:
 @pytest.mark.parametrize("localpart", ["", "Ann", "a b", "é", "a:b", "a!", "a\n"])
 def test_localparts_that_nobody_gets_now(localpart: str) -> None:
     assert not is_valid_new_localpart(localpart)
-
-
-def test_opaque_identifiers() -> None:
-    assert is_opaque_identifier("aZ0-._~")
-    assert is_opaque_identifier("x" * 255)
-    for bad in ("", "x" * 256, "a b", "é", "a/b", "a\n"):
-        assert not is_opaque_identifier(bad)

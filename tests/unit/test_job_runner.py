@@ -7,7 +7,7 @@ import pytest
 
 from ranvier.io.clock import VirtualClock
 from ranvier.io.randomness import seeded_randomness
-from ranvier.services.jobs import FIRST_RETRY_MS, JobRunner
+from ranvier.services.jobs import FIRST_RETRY_MS, MAX_IDLE_S, MAX_RETRY_MS, JobRunner
 from ranvier.store.connect import open_database
 from ranvier.store.database import Database
 from ranvier.store.tables.jobs import Job, enqueue_job, find_next_run_ms
@@ -40,8 +40,10 @@ async def is_due(db, run_ms):
     return await db.read(find_next_run_ms, KIND) == run_ms
 
 
-async def has_timer(clock):
-    return bool(clock._timers)
+async def waits(clock, wait_ms):
+    """Whether the worker has read how long it has to wait, and waits: only then may time go on."""
+    due_us = clock._elapsed_us + wait_ms * 1000
+    return any(timer.due_us == due_us and timer.callback is not None for timer in clock._timers)
 
 
 async def until(check):
@@ -81,13 +83,30 @@ async def test_what_fails_is_tried_again_after_a_while(db, start, caplog):
     await db.write(enqueue_job, KIND, "job", b"{}", clock.now_ms())
     start(work, clock)
     assert await asyncio.wait_for(work.done.get(), 5) == ("job", 1)
-    await until(lambda: is_due(db, clock.now_ms() + FIRST_RETRY_MS))
-    # The worker reads how long it has to wait, then waits: only then may time go on.
-    await until(lambda: has_timer(clock))
+    await until(lambda: waits(clock, FIRST_RETRY_MS))
+    assert await is_due(db, clock.now_ms() + FIRST_RETRY_MS)
     assert work.done.empty()
     await clock.advance(FIRST_RETRY_MS / 1000)
     assert await asyncio.wait_for(work.done.get(), 5) == ("job", 2)
     assert "not yet" in caplog.text
+
+
+async def test_a_clock_that_is_set_back_delays_no_job(db, start, caplog):
+    work, clock = Work(failures=1), VirtualClock()
+    start(work, clock)
+    await db.write(enqueue_job, KIND, "failed", b"{}", clock.now_ms())
+    assert await asyncio.wait_for(work.done.get(), 5) == ("failed", 1)
+    await db.write(enqueue_job, KIND, "asked for", b"{}", clock.now_ms() + MAX_RETRY_MS)
+    await until(lambda: waits(clock, FIRST_RETRY_MS))
+    clock._start_ms -= 6 * 3_600_000
+    # It is seen when the wait is over that was begun before.
+    await clock.advance(FIRST_RETRY_MS / 1000)
+    assert {await asyncio.wait_for(work.done.get(), 5) for _ in range(2)} == {("failed", 2), ("asked for", 1)}
+    await until(lambda: is_due(db, None))
+    # A wait of today is kept.
+    await db.write(enqueue_job, KIND, "later", b"{}", clock.now_ms() + MAX_RETRY_MS)
+    await until(lambda: waits(clock, 1000 * MAX_IDLE_S))
+    assert work.done.empty()
 
 
 async def test_a_runner_that_is_stopped_leaves_its_jobs_to_the_next(db, start):

@@ -24,20 +24,31 @@ class Clock:
         self.hours += 1
 
 
-class Writes:
-    def __init__(self) -> None:
-        self.calls: list[tuple[Any, ...]] = []
+def sweep(txn: Any, now_ms: int) -> None:
+    """Not called by this database."""
 
-    async def write(self, *call: Any) -> None:
+
+class Writes:
+    def __init__(self, *more: bool) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self._more = iter(more)
+
+    async def write(self, *call: Any) -> bool | None:
         self.calls.append(call)
+        return next(self._more, None)
 
 
 async def test_it_sweeps_at_once_and_each_hour() -> None:
-    def sweep(txn: Any, now_ms: int) -> None:
-        """Not called by this database."""
-
     writes: Any = Writes()
     clock: Any = Clock()
     with pytest.raises(asyncio.CancelledError):
         await Sweeper("rubbish", writes, clock, sweep).run()
     assert writes.calls == [(sweep, 0), (sweep, 1), (sweep, 2)]
+
+
+async def test_it_goes_on_for_as_long_as_there_is_more() -> None:
+    writes: Any = Writes(True, True, False, True, False)
+    clock: Any = Clock()
+    with pytest.raises(asyncio.CancelledError):
+        await Sweeper("rubbish", writes, clock, sweep).run()
+    assert [hour for _, hour in writes.calls] == [0, 0, 0, 1, 1, 2]

@@ -61,11 +61,14 @@ def test_devices_and_filters_are_apart():
 
 def test_the_memory_is_bounded(monkeypatch):
     monkeypatch.setattr(members_sent, "MAX_MEMBERS", 2)
-    monkeypatch.setattr(members_sent, "MAX_CLIENTS", 1)
+    monkeypatch.setattr(members_sent, "MAX_OF_ALL", 12)  # two clients that have a member each
     sent = MembersSent()
     sent.known_at(*CLIENT, None)
     sent.sent(*CLIENT, None, 10, [ALICE, BOB, CAROL])
     assert sent.known_at(*CLIENT, 10) == frozenset()
     sent.sent(*CLIENT, 10, 20, [ALICE])
-    sent.known_at(2, "OTHER", PROFILE, None)
+    for user_nid in (2, 3):
+        sent.known_at(user_nid, "OTHER", PROFILE, None)
+        sent.sent(user_nid, "OTHER", PROFILE, None, 10, [ALICE])
     assert sent.known_at(*CLIENT, 20) == frozenset()
+    assert sent.known_at(3, "OTHER", PROFILE, 10) == {ALICE}

@@ -10,7 +10,6 @@ from ranvier.core.visibility import (
     ServerSight,
     can_server_see,
     can_user_see,
-    membership_for_unsigned,
     needs_memberships,
     parse_history_visibility,
 )
@@ -106,17 +105,3 @@ def test_only_restricted_history_needs_memberships():
     assert not needs_memberships([WORLD, SHARED])
     assert needs_memberships([SHARED, INVITED])
     assert needs_memberships([JOINED])
-
-
-@pytest.mark.parametrize(
-    ("content", "own", "before", "membership"),
-    [
-        ({"body": "x"}, False, "join", "join"),
-        ({"body": "x"}, False, None, "leave"),
-        ({"membership": "ban"}, True, "join", "ban"),  # the change by the event itself is included
-        ({"membership": "join"}, False, "invite", "invite"),  # somebody else's membership
-        ({"membership": 5}, True, "join", "leave"),
-    ],
-)
-def test_membership_for_unsigned(content, own, before, membership):
-    assert membership_for_unsigned(content, is_own_membership=own, membership_before=before) == membership

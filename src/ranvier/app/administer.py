@@ -67,7 +67,7 @@ def administer(config: Config, work: Callable[[Administration], Awaitable[T]]) -
 
 async def _at_desk(config: Config, work: Callable[[Desk], Awaitable[T]]) -> T:
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    db = await open_database(database_url(config))
+    db = await open_database(database_url(config), upgrade=False)
     try:
         return await work(Desk(config, db, Interner(config.name), SystemClock()))
     finally:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
@@ -17,15 +16,24 @@ from ranvier.app.compose.encryption import compose_encryption
 from ranvier.app.compose.ephemeral import compose_ephemeral
 from ranvier.app.compose.federation import compose_federation, lay_intake, lay_remote
 from ranvier.app.compose.flows import compose_flows
-from ranvier.app.compose.foundation import Composed, Foundation, Network, Ports, lay_foundation
+from ranvier.app.compose.foundation import (
+    PAGES_SHARE,
+    Composed,
+    Foundation,
+    Network,
+    Ports,
+    cache_bytes,
+    cache_entries,
+    lay_foundation,
+)
 from ranvier.app.compose.historical import OtherServers, lay_federation_2014
 from ranvier.app.compose.history import compose_history
-from ranvier.app.compose.media import compose_media
+from ranvier.app.compose.media import lay_media
 from ranvier.app.compose.oauth import compose_oauth
 from ranvier.app.compose.public import compose_public
 from ranvier.app.compose.push import compose_push
 from ranvier.app.compose.remote_rooms import compose_remote_rooms, lay_remote_rooms
-from ranvier.app.compose.rooms import compose_rooms
+from ranvier.app.compose.rooms import compose_rooms, lay_rooms
 from ranvier.app.compose.rtc import compose_rtc
 from ranvier.app.compose.sliding import compose_sliding
 from ranvier.app.compose.sso import compose_sso, lay_providers
@@ -33,6 +41,7 @@ from ranvier.app.compose.sync import compose_sync, lay_sync
 from ranvier.app.compose.sync_v3 import compose_sync_v3
 from ranvier.app.config import Config, FederationConfig, MailConfig
 from ranvier.app.lifecycle import Worker
+from ranvier.app.outgoing import Outgoing
 from ranvier.app.registrations import read_registrations
 from ranvier.core.canonical_json import JsonObject
 from ranvier.core.errors import NotFound, ProtocolFault
@@ -45,8 +54,6 @@ from ranvier.http.metrics import RequestMetrics
 from ranvier.http.ratelimit import DEFAULT_ALLOWANCES, NoLimits, TokenBuckets
 from ranvier.io.address_guard import AddressGuard
 from ranvier.io.clock import SystemClock
-from ranvier.io.dns import open_dns_resolver
-from ranvier.io.http_client import open_http_client
 from ranvier.io.mail import SmtpMailer, SmtpSecurity, SmtpServer
 from ranvier.io.randomness import Randomness, system_randomness
 from ranvier.io.tls import client_context
@@ -68,7 +75,7 @@ from ranvier.services.rooms.remote import (
 from ranvier.services.rooms.remote_spaces import RemoteSpaces
 from ranvier.services.rooms.remote_times import RemoteTimes, fetch_nothing
 from ranvier.store.connect import open_database
-from ranvier.store.tables.interned import Interner
+from ranvier.store.tables.interned import MAX_NAMES, Interner
 
 SEED_BYTES: Final = 32
 
@@ -110,9 +117,9 @@ async def open_ports(config: Config) -> Ports:
     registrations, faults = read_registrations(config.appservices.registrations, config.name)
     if faults:
         raise SetupFault("\n".join(faults))
-    network = await open_network(config.federation)
+    network = open_network(config.federation)
     try:
-        db = await open_database(database_url(config))
+        db = await open_database(database_url(config), cache_bytes=cache_bytes(config, PAGES_SHARE))
     except BaseException:
         await network.close()
         raise
@@ -120,27 +127,18 @@ async def open_ports(config: Config) -> Ports:
     return Ports(config, db, SystemClock(), randomness, keys, registry, network, registrations, mailer)
 
 
-async def open_network(federation: FederationConfig) -> Network:
+def open_network(federation: FederationConfig) -> Network:
     """The ways to other machines, none of which leads into private networks but those that are allowed.
 
     Raises: SetupFault.
     """
     try:
-        tls = client_context(federation.ca_file)
+        tls = None if federation.ca_file is None else client_context(federation.ca_file)
         guard = AddressGuard(allowed=federation.allow_private_addresses)
     except (OSError, ValueError) as error:
         raise SetupFault(f"cannot set up federation: {error}") from error
-    resolver = open_dns_resolver()
-    stack = AsyncExitStack()
-    http, unguarded = [
-        await stack.enter_async_context(
-            open_http_client(
-                resolver=resolver, guard=one, tls=tls, user_agent=f"Ranvier/{ranvier.__version__}"
-            )
-        )
-        for one in (guard, AddressGuard(denied=()))
-    ]
-    return Network(http, resolver, stack.aclose, unguarded)
+    outgoing = Outgoing((guard, AddressGuard(denied=())), f"Ranvier/{ranvier.__version__}", tls)
+    return Network(outgoing.client(), outgoing.resolver(), outgoing.close, outgoing.client(1))
 
 
 def open_mailer(mail: MailConfig) -> SmtpMailer | None:
@@ -202,7 +200,7 @@ def write_signing_key(file: Path, randomness: Randomness) -> SigningKey:
 def assemble(ports: Ports) -> Homeserver:
     """Wire everything together. Nothing runs yet."""
     config = ports.config
-    interner = Interner(config.name)
+    interner = Interner(config.name, cache_entries(config, MAX_NAMES))
     foundation = lay_foundation(ports, interner, PushEffects(ports.db, interner))
     accounts = lay_accounts(foundation)
     bridges = lay_appservices(foundation, accounts.creation, accounts.drafts)
@@ -224,8 +222,10 @@ def assemble(ports: Ports) -> Homeserver:
     fill_gap = intake.backfilling.fill if federates else fill_nothing
     today = OtherServers(rooms, fetch_alias, fetch_profile, fill_gap)
     others = lay_federation_2014(foundation, today, typing, bridges)
+    in_rooms = lay_rooms(foundation, others.rooms, others.fetch_alias, bridges)
     syncing = lay_sync(foundation)
     providers = lay_providers(config)
+    media = lay_media(foundation, remote if federates else None)
     areas: list[Composed] = [
         compose_public(foundation),
         compose_accounts(foundation, accounts, others.fetch_profile, bridges, providers),
@@ -236,22 +236,21 @@ def assemble(ports: Ports) -> Homeserver:
             others.fetch_profile,
             bridges,
             providers,
+            media,
             registration_policy(ports, bridges),
         ),
         compose_encryption(foundation, accounts.uia, key_servers, bring_lists),
-        compose_flows(foundation, accounts, others.rooms, bridges),
-        compose_rooms(foundation, others.rooms, others.fetch_alias, fetch_page, spaces, bridges, presence),
+        compose_flows(foundation, accounts, in_rooms.membership),
+        compose_rooms(foundation, in_rooms, fetch_page, spaces, presence),
         compose_history(foundation, others.fill_gap, fetch_near),
         compose_sync(foundation, syncing, presence),
         compose_sliding(foundation, syncing, presence),
         compose_push(foundation),
         compose_rtc(foundation, remote.requests if federates else None),
         compose_ephemeral(foundation, presence, typing),
-        compose_media(foundation, remote if federates else None),
+        media.composed,
         compose_appservices(foundation, bridges),
-        compose_administration(
-            foundation, accounts, others.rooms, others.fetch_alias, bridges, remote if federates else None
-        ),
+        compose_administration(foundation, accounts, in_rooms, remote if federates else None),
         others.composed,
     ]
     if federates:

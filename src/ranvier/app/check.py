@@ -9,11 +9,12 @@ from ranvier.app.config import Config
 from ranvier.app.registrations import read_registrations
 from ranvier.core.errors import ServerFault
 from ranvier.store.connect import open_database
+from ranvier.store.database import SchemaTooOld
 from ranvier.store.probe import probe
 
 
 async def find_faults(config: Config) -> list[str]:
-    """What would keep the server from starting or working. Changes nothing but a database's schema."""
+    """What would keep the server from starting or working. Changes nothing, but that a new database gets its schema."""
     _, registrations = read_registrations(config.appservices.registrations, config.name)
     return [*_files(config), *_keys(config), *registrations, *[fault async for fault in _database(config)]]
 
@@ -45,10 +46,12 @@ def _keys(config: Config) -> Iterator[str]:
 
 async def _database(config: Config) -> AsyncIterator[str]:
     try:
-        db = await open_database(database_url(config))
+        db = await open_database(database_url(config), upgrade=False)
         try:
             await db.read(probe)
         finally:
             await db.close()
+    except SchemaTooOld:
+        return  # the server brings it up to date when it starts
     except (ServerFault, ValueError) as error:
         yield f"database: {error}"

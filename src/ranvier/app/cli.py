@@ -73,6 +73,8 @@ def init(server_name: str, file: Path) -> None:
     if file.exists():
         fail(f"{file} exists; move it away to write a new one")
     try:
+        # It is going to hold passwords.
+        file.touch(mode=0o600)
         file.write_text(example_file(server_name), encoding="utf-8")
         click.echo(f"wrote {file}")
         config = load(file, {})
@@ -84,10 +86,11 @@ def init(server_name: str, file: Path) -> None:
             click.echo(f"wrote {config.signing_key_file}: keep a copy, it is this server's identity")
     except OSError as error:
         fail(f"cannot write {error.filename}: {error.strerror}")
-    click.echo(f"next: ranvier serve --config {file}")
+    click.echo(f"next: ranvier user add NAME --admin --config {file} # registration is closed otherwise")
+    click.echo(f"then: ranvier serve --config {file}")
 
 
-@main.command()
+@main.command(short_help="Check configuration, database and keys.")
 @config_option
 @mendable
 def check(file: Path | None) -> None:
@@ -98,7 +101,7 @@ def check(file: Path | None) -> None:
     click.echo("everything is fine")
 
 
-@main.command("doctor")
+@main.command("doctor", short_help="Look at a running server as others see it.")
 @config_option
 @click.option(
     "--peer",
@@ -121,7 +124,7 @@ def doctor(file: Path | None, peers: Sequence[str]) -> None:
         sys.exit(1)
 
 
-@main.command()
+@main.command(short_help="Copy the SQLite database while the server runs.")
 @config_option
 @click.argument("target", type=click.Path(path_type=Path))
 @mendable
@@ -131,7 +134,7 @@ def backup(file: Path | None, target: Path) -> None:
     click.echo(f"wrote {target}")
 
 
-@main.command()
+@main.command(short_help="Make a database fit that other tools restored.")
 @config_option
 @mendable
 def restored(file: Path | None) -> None:
@@ -144,17 +147,23 @@ def restored(file: Path | None) -> None:
     click.echo("done: the server may be started")
 
 
-@main.group()
+@main.group(short_help="Accounts.")
 def user() -> None:
     """Accounts; works also while the server is not running."""
 
 
-password_option = click.option("--password", help="Asked for when it is not given.")
+password_option = click.option(
+    "--password", help="Without, it is asked for, or the first line of what is piped in."
+)
 
 
 def ask_password(given: str | None) -> str:
-    """The password, from the option or typed twice."""
-    return given or str(click.prompt("Password", hide_input=True, confirmation_prompt=sys.stdin.isatty()))
+    """The password: from the option, typed twice, or the first line of what is piped in."""
+    if given:
+        return given
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\r\n")
+    return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
 
 
 @user.command("add")
@@ -224,7 +233,7 @@ main.add_command(media)
 main.add_command(token)
 
 
-@main.command("sync-v3-proxy")
+@main.command("sync-v3-proxy", short_help="Speak the sync v3 of 2021 for another homeserver.")
 @click.option("--upstream", required=True, metavar="URL", help="The homeserver whose users are served.")
 @click.option(
     "--database",

@@ -2,7 +2,6 @@
 that `ranvier init` writes are made from these declarations.
 """
 
-import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,7 +11,6 @@ from msgspec import Meta
 from ranvier.core.identifiers import ServerName
 from ranvier.core.room_versions import DEFAULT_ROOM_VERSION
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 ApiName = Literal["client", "federation", "media", "admin"]
 ALL_APIS: tuple[ApiName, ...] = ("client", "federation", "media", "admin")
 
@@ -27,6 +25,11 @@ class DatabaseConfig(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = "sqlite:ranvier.db"
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether there may be other processes on the database."""
+        return not self.url.startswith("sqlite:")
+
 
 class MemoryConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How much memory is spent on what could be read again."""
@@ -34,12 +37,12 @@ class MemoryConfig(msgspec.Struct, frozen=True, kw_only=True):
     caches_mib: Annotated[
         int,
         Meta(
-            ge=7,
+            ge=14,
             le=1_048_576,
-            description="MiB for rooms' states, events and pieces of /sync, once there is so much of them. "
-            "SQLite takes 48 MiB of its own.",
+            description="MiB for rooms' states, events, pieces of /sync and SQLite's pages, once there is so much "
+            "of them. What else is in memory: running.md.",
         ),
-    ] = 112
+    ] = 224
 
 
 class ListenerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +102,13 @@ class FederationConfig(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(description="Servers that may vouch for others' keys. Each server is asked directly first."),
     ] = ()
+    past_notaries: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Servers that are believed about keys of servers that are gone, for what these signed more "
+            "than a week ago; never about a server that answers. Without any, many old rooms cannot be entered."
+        ),
+    ] = ("matrix.org",)
     addresses: Annotated[
         dict[str, str],
         Meta(description='Fixed addresses for server names, such as { "hs1" = "127.0.0.1:18448" }.'),
@@ -164,6 +174,13 @@ class MailConfig(msgspec.Struct, frozen=True, kw_only=True):
     password: Annotated[str | None, Meta(description="Belongs to username.")] = None
     sender: Annotated[
         str | None, Meta(description='From whom mails are: "Example <matrix@example.org>".')
+    ] = None
+    templates: Annotated[
+        Path | None,
+        Meta(
+            description="Directory with templates of your own, which take the place of those with the same names in "
+            "ranvier/services/mail_templates; relative to this file."
+        ),
     ] = None
 
 
@@ -373,7 +390,8 @@ class SsoProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
         bool,
         Meta(
             description="Whether somebody new gets the account that has their user_name already. Only where the "
-            "user names of the provider are those of this server, and nobody can choose theirs there."
+            "user names of the provider are those of this server, and nobody can choose theirs there. Where user_name "
+            "is made of {email}, the claim email_verified has to be true."
         ),
     ] = False
     required_claims: Annotated[

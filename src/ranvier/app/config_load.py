@@ -14,9 +14,11 @@ import msgspec
 
 from ranvier.app.config import Config, Federation2014Config, FederationConfig, SupportConfig
 from ranvier.app.config_sso import check_sso, read_client_secrets
+from ranvier.app.config_words import say_mismatch
 from ranvier.core.errors import BadIdentifier
 from ranvier.core.identifiers import parse_server_name, parse_user_id
 from ranvier.core.room_versions import ROOM_VERSIONS
+from ranvier.services.mail_texts import find_template_faults
 
 ENVIRONMENT_PREFIX: Final = "RANVIER__"
 
@@ -49,15 +51,19 @@ def load_config(
     try:
         config = msgspec.convert(values, Config, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        raise ConfigFaults([_sentence(error)]) from error
+        raise ConfigFaults([say_mismatch(error)]) from error
     faults = list(_check(config))
     if faults:
         raise ConfigFaults(faults)
     here = file.parent if file is not None else directory
     try:
-        return read_client_secrets(_with_absolute_paths(config, here), here)
+        config = read_client_secrets(_with_absolute_paths(config, here), here)
     except OSError as error:
         raise ConfigFaults([f"cannot read {error.filename}: {error.strerror}"]) from error
+    faults = [] if config.mail.templates is None else list(find_template_faults(config.mail.templates))
+    if faults:
+        raise ConfigFaults([f"mail.templates: {fault}" for fault in faults])
+    return config
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -66,7 +72,8 @@ def _read(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigFaults([f"cannot read {file}: {error.strerror}"]) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigFaults([f"{file} is not valid TOML: {error}"]) from error
+        hint = "; text stands in quotation marks" if str(error).startswith("Invalid value") else ""
+        raise ConfigFaults([f"{file} is not valid TOML: {error}{hint}"]) from error
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -122,7 +129,7 @@ def _unknown_keys(value: object, shape: msgspec.inspect.Type, place: str) -> Ite
                 yield from _unknown_keys(item, known[key], f"{place}{key}.")
             else:
                 near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-                hint = f"; did you mean {place}{near[0]}?" if near else ""
+                hint = f"; did you mean {place}{near[0]}?" if near else f"; there are {', '.join(known)}"
                 yield f"{place}{key} is not a known setting{hint}"
     elif isinstance(shape, msgspec.inspect.VarTupleType) and isinstance(value, list):
         for number, item in enumerate(value, 1):
@@ -135,17 +142,9 @@ def _decode(wanted: type, value: object) -> object:
     raise ValueError(f"Expected {wanted.__name__}")
 
 
-def _sentence(error: msgspec.ValidationError) -> str:
-    text, _, place = str(error).partition(" - at `$.")
-    return f"{place.rstrip('`')}: {text[0].lower()}{text[1:]}" if place else str(error)
-
-
 def _check(config: Config) -> Iterator[str]:
     """What types alone cannot say."""
-    try:
-        parse_server_name(config.server_name)
-    except BadIdentifier as error:
-        yield f"server_name: {error}"
+    yield from _check_name(config.server_name)
     if config.public_base_url is not None and urlsplit(config.public_base_url).scheme not in (
         "http",
         "https",
@@ -170,6 +169,18 @@ def _check(config: Config) -> Iterator[str]:
     if config.oauth.enabled and config.public_base_url is None:
         yield "oauth.enabled: needs public_base_url, at which people see its pages"
     yield from check_sso(config)
+
+
+def _check_name(name: str) -> Iterator[str]:
+    try:
+        parse_server_name(name)
+    except BadIdentifier as error:
+        is_url = "/" in name
+        yield f"server_name: {'is a name such as example.org, not a URL' if is_url else error}"
+        return
+    if name != name.lower():
+        # Others compare it as it is written, and people write what they like.
+        yield f"server_name: must be in small letters: {name.lower()}"
 
 
 def _check_support(support: SupportConfig) -> Iterator[str]:
@@ -224,11 +235,12 @@ def _check_federation(federation: FederationConfig) -> Iterator[str]:
             parse_bind(address)
         except (BadIdentifier, ValueError) as error:
             yield f"federation.addresses.{name}: {error}"
-    for name in federation.trusted_notaries:
-        try:
-            parse_server_name(name)
-        except BadIdentifier as error:
-            yield f"federation.trusted_notaries: {error}"
+    for key in ("trusted_notaries", "past_notaries"):
+        for name in getattr(federation, key):
+            try:
+                parse_server_name(name)
+            except BadIdentifier as error:
+                yield f"federation.{key}: {error}"
 
 
 def _check_peers(federation: Federation2014Config) -> Iterator[str]:
@@ -268,6 +280,7 @@ def _with_absolute_paths(config: Config, directory: Path) -> Config:
             for listener in config.listeners
         ),
         federation=replace(config.federation, ca_file=absolute(config.federation.ca_file)),
+        mail=replace(config.mail, templates=absolute(config.mail.templates)),
         appservices=replace(
             config.appservices,
             registrations=tuple(absolute(path) for path in config.appservices.registrations),

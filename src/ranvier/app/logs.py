@@ -16,8 +16,6 @@ def set_up_logs(config: LogConfig) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(config.level.upper())
-    # uvicorn tells of each connection and of its start; what matters of that is told by us.
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
 def _timestamp(record: logging.LogRecord) -> str:

@@ -20,7 +20,7 @@ from ranvier.services.media.moderating import MediaModeration
 USERS: Final = 50
 
 
-@click.group()
+@click.group(short_help="Files.")
 def media() -> None:
     """Files; works also while the server is not running."""
 
@@ -56,7 +56,7 @@ def show_medium(file: Path | None, uri: str) -> None:
     at_desk(load(file, {}), show)
 
 
-@media.command("quarantine")
+@media.command("quarantine", short_help="Hide files and all their copies.")
 @config_option
 @click.argument("what")
 @mendable
@@ -103,7 +103,7 @@ def delete(file: Path | None, uri: str) -> None:
     at_desk(load(file, {}), forget)
 
 
-@media.command("prune")
+@media.command("prune", short_help="Delete files that nobody looked at for long.")
 @config_option
 @click.option(
     "--unused-days", type=click.IntRange(1), required=True, help="That nobody looked at for so long."

@@ -20,12 +20,12 @@ from ranvier.store.tables.state_nodes import NodeCache
 PAGE: Final = 500
 
 
-@click.group()
+@click.group(short_help="Rooms.")
 def room() -> None:
     """Rooms; works also while the server is not running."""
 
 
-@room.command("list")
+@room.command("list", short_help="List rooms: id, members, name or alias.")
 @config_option
 @click.option("--search", metavar="TEXT", help="Only rooms with this in their name, alias or id.")
 @click.option("--order", type=click.Choice(ORDERS), default="name", show_default=True)
@@ -60,7 +60,7 @@ def show_room(file: Path | None, room_id: str) -> None:
     at_desk(load(file, {}), show)
 
 
-@room.command("block")
+@room.command("block", short_help="Let nobody of this server enter a room.")
 @config_option
 @click.argument("room_id")
 @click.option("--undo", is_flag=True, help="The reverse: it can be entered again.")
@@ -74,7 +74,7 @@ def block_room(file: Path | None, room_id: str, undo: bool) -> None:
     at_desk(load(file, {}), block)
 
 
-@room.command("purge")
+@room.command("purge", short_help="Leave a room, and delete all that is known of it.")
 @config_option
 @click.argument("room_id")
 @click.option("--block", is_flag=True, help="Nobody of this server can enter it again.")
@@ -104,7 +104,7 @@ def purge_room(
     at_desk(load(file, {}), purge)
 
 
-@room.command("purges")
+@room.command("purges", short_help="Tell how far the deletions of a room are.")
 @config_option
 @click.argument("room_id")
 @mendable

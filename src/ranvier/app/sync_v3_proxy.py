@@ -18,6 +18,7 @@ from ranvier.app.config_load import parse_bind
 from ranvier.app.lifecycle import Running, Worker, run_until_signal
 from ranvier.app.listeners import Listener
 from ranvier.app.logs import set_up_logs
+from ranvier.app.outgoing import Outgoing
 from ranvier.historical.sync_v3.endpoint import SyncV3Endpoint
 from ranvier.historical.sync_v3.engine import SyncV3
 from ranvier.historical.sync_v3.proxy.devices import Devices
@@ -35,10 +36,7 @@ from ranvier.http.metrics import RequestMetrics
 from ranvier.http.ratelimit import DEFAULT_ALLOWANCES, TokenBuckets
 from ranvier.io.address_guard import AddressGuard
 from ranvier.io.clock import Clock, SystemClock
-from ranvier.io.dns import open_dns_resolver
-from ranvier.io.http_client import open_http_client
 from ranvier.io.ports import HttpClient
-from ranvier.io.tls import client_context
 from ranvier.store.connect import BadDatabaseUrl, open_database
 from ranvier.store.database import Database
 from ranvier.store.migrate import list_proxy_migrations
@@ -129,16 +127,14 @@ async def _serve(config: ProxyConfig, upstream_url: str) -> None:
             raise SetupFault(f"--database: {error}") from error
         stack.push_async_callback(db.close)
         # The administrator names the upstream, so it may be in a private network.
-        client = open_http_client(
-            resolver=open_dns_resolver(),
-            guard=AddressGuard(denied=()),
-            tls=client_context(None),
-            user_agent=f"Ranvier/{ranvier.__version__} sync-v3-proxy",
+        outgoing = Outgoing(
+            (AddressGuard(denied=()),),
+            f"Ranvier/{ranvier.__version__} sync-v3-proxy",
             max_connections=CONNECTIONS_PER_POLLER * (MAX_POLLERS + 100),
         )
-        http = await stack.enter_async_context(client)
+        stack.push_async_callback(outgoing.close)
         proxy = assemble_proxy(
-            db, http, clock, upstream_url, TokenBuckets(clock.monotonic, DEFAULT_ALLOWANCES)
+            db, outgoing.client(), clock, upstream_url, TokenBuckets(clock.monotonic, DEFAULT_ALLOWANCES)
         )
         listener = Listener(ListenerConfig(bind=config.bind), proxy.app)
         running = Running(proxy.workers, [listener], proxy.wakes.close, _nothing)

@@ -11,7 +11,7 @@ from ranvier.io.randomness import system_randomness
 from ranvier.services.administration.registration_tokens import NewToken, TokenAdministration
 
 
-@click.group()
+@click.group(short_help="Registration tokens.")
 def token() -> None:
     """Registration tokens; works also while the server is not running."""
 
@@ -36,7 +36,7 @@ def new_token(file: Path | None, uses: int | None, days: int | None) -> None:
     at_desk(load(file, {}), make)
 
 
-@token.command("list")
+@token.command("list", short_help="List the tokens, and how often they were used.")
 @config_option
 @mendable
 def list_tokens(file: Path | None) -> None:

@@ -220,16 +220,6 @@ class LimitExceeded(MatrixError):
     errcode = "M_LIMIT_EXCEEDED"
 
 
-class UserLimitExceeded(MatrixError):
-    status = 400
-    errcode = "M_USER_LIMIT_EXCEEDED"
-
-
-class ResourceLimitExceeded(MatrixError):
-    status = 403
-    errcode = "M_RESOURCE_LIMIT_EXCEEDED"
-
-
 class UserInUse(MatrixError):
     errcode = "M_USER_IN_USE"
 
@@ -276,10 +266,6 @@ class BadAlias(MatrixError):
 
 class DuplicateAnnotation(MatrixError):
     errcode = "M_DUPLICATE_ANNOTATION"
-
-
-class BadState(MatrixError):
-    errcode = "M_BAD_STATE"
 
 
 class ThreepidNotFound(MatrixError):

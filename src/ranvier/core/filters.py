@@ -97,7 +97,7 @@ class FilterableEvent(msgspec.Struct, frozen=True):
 
 
 class EventSelector(msgspec.Struct, frozen=True, kw_only=True):
-    """An EventFilter, compiled. `matches` decides all but `related_by_…`; that is for `matches_relations`."""
+    """An EventFilter, compiled. `matches` decides all but `related_by_…`, which is for whoever reads."""
 
     limit: int | None
     """As asked for; the caller has its own default and its own maximum."""
@@ -139,18 +139,8 @@ class EventSelector(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def needs_relations(self) -> bool:
-        """Whether `matches_relations` has to be asked, too."""
+        """Whether what relates to an event has a say."""
         return self.related_by_senders is not None or self.related_by_rel_types is not None
-
-    def matches_relations(self, relations: Iterable[tuple[str, str]]) -> bool:
-        """Whether one of the (rel_type, sender) pairs that relate to an event is what related_by_… asks
-        for.
-        """
-        senders, rel_types = self.related_by_senders, self.related_by_rel_types
-        return any(
-            (rel_types is None or rel_type in rel_types) and (senders is None or sender in senders)
-            for rel_type, sender in relations
-        )
 
 
 class SyncFilter(msgspec.Struct, frozen=True, kw_only=True):

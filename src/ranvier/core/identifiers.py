@@ -19,8 +19,6 @@ EventID = NewType("EventID", str)
 DeviceID = NewType("DeviceID", str)
 KeyID = NewType("KeyID", str)
 
-EventType = str
-"""A type such as m.room.message. Any string of at most 255 bytes."""
 
 StateKey = tuple[str, str]
 """(event type, state_key): the slot of a room's state that an event fills."""
@@ -29,7 +27,6 @@ _DNS_NAME: Final = re.compile(r"[A-Za-z0-9.-]{1,255}")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _STRICT_LOCALPART: Final = re.compile(r"[a-z0-9._=/+-]+")
 _HISTORICAL_LOCALPART: Final = re.compile(r"[^:\0]*", re.DOTALL)
-_OPAQUE_ID: Final = re.compile(r"[A-Za-z0-9._~-]+")
 _BASE64URL_HASH: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 _HASH_EVENT_ID: Final = re.compile(r"\$[A-Za-z0-9_+/-]{43}")
 _KEY_VERSION: Final = re.compile(r"[A-Za-z0-9_]+")
@@ -200,11 +197,6 @@ def parse_mxc(value: object) -> tuple[ServerName, str]:
     if not slash or not _MEDIA_ID.fullmatch(media_id):
         raise BadIdentifier(f"{value[:300]!r} is no content URI")
     return parse_server_name(server), media_id
-
-
-def is_opaque_identifier(value: str) -> bool:
-    """Spec: appendices, "Opaque Identifiers" (session ids, transaction ids and the like)."""
-    return len(value) <= MAX_IDENTIFIER_BYTES and _OPAQUE_ID.fullmatch(value) is not None
 
 
 def _parse_sigil(value: object, sigil: str, what: str) -> tuple[str, ServerName]:

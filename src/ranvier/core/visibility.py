@@ -120,21 +120,6 @@ def needs_memberships(visibilities: Iterable[HistoryVisibility]) -> bool:
     return not all(value in open_to_members for value in visibilities)
 
 
-def membership_for_unsigned(
-    content: Mapping[str, Any], *, is_own_membership: bool, membership_before: str | None
-) -> str:
-    """The value of `unsigned.membership`: the user's membership just after the event.
-
-    `membership_before` is None if the state before the event has no membership of the user.
-
-    Spec: client-server API, "Room event format" (MSC4115).
-    """
-    if is_own_membership:
-        membership = content.get("membership")
-        return membership if isinstance(membership, str) else "leave"
-    return membership_before or "leave"
-
-
 def _any_user_sees(visibility: HistoryVisibility, event: ServerSight) -> bool:
     return any(
         can_see(visibility, membership, joined_after=event.had_member_since)

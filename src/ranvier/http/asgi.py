@@ -10,18 +10,19 @@ from urllib.parse import unquote
 import msgspec
 
 from ranvier.core import errors
+from ranvier.http.body_budget import BodyBudget, Share
 from ranvier.http.endpoint import Api, Auth, Endpoint, Handler, collect
 from ranvier.http.errors import describe, describe_page
 from ranvier.http.exchange import (
     Body,
     BodyTooSlow,
-    Header,
     Receive,
     Send,
     send_answer,
     send_preflight,
 )
 from ranvier.http.guards import Authenticator, Observer, OriginVerifier, RateLimiter
+from ranvier.http.heads import Header
 from ranvier.http.request import Request
 from ranvier.http.responses import Response, encode
 from ranvier.http.router import Router
@@ -45,6 +46,7 @@ class Guards(msgspec.Struct, frozen=True):
     origins: OriginVerifier | None
     limiter: RateLimiter
     observer: Observer
+    bodies: BodyBudget = msgspec.field(default_factory=BodyBudget)
 
 
 def build_app(holders: Iterable[object], guards: Guards, apis: frozenset[Api]) -> AsgiApp:
@@ -129,9 +131,14 @@ class _Chain:
         """Answer one request. `path`: as it was sent; `params`: its parameters, in their order."""
         started = perf_counter()
         headers = _headers(scope["headers"])
-        body = Body(receive, _length(headers))
+        client = scope["client"]
+        ip = client[0] if client else ""
+        network = network_of(ip)
+        ASKER.set(network)
+        share = Share(self._guards.bodies, network)
+        body = Body(receive, _length(headers), share)
         try:
-            value = await self._value(scope, path, params, headers, body)
+            value = await self._value(scope, path, params, ip, headers, body)
             answer = value if isinstance(value, Response) else Response(body=value)
             content = encode(answer.body)
         except Exception as error:  # the floor's edge: every exception becomes a response
@@ -141,22 +148,28 @@ class _Chain:
                 await body.discard()
             if isinstance(error, BodyTooSlow):
                 answer = msgspec.structs.replace(answer, headers={"Connection": "close"})
+        finally:
+            share.end()
         self._guards.observer.answered(self._endpoint, answer.status, perf_counter() - started)
         await send_answer(send, answer, content)
 
     async def _value(
-        self, scope: Scope, path: str, params: Sequence[str], headers: Mapping[str, str], body: Body
+        self,
+        scope: Scope,
+        path: str,
+        params: Sequence[str],
+        ip: str,
+        headers: Mapping[str, str],
+        body: Body,
     ) -> Any:
         """What the endpoint's function returns, for whoever passes all checks."""
         endpoint = self._endpoint
-        client = scope["client"]
         request = Request(
             path=_decode(params, self._names),
             raw_query=_text(scope["query_string"]),
             headers=headers,
-            ip=client[0] if client else "",
+            ip=ip,
         )
-        ASKER.set(network_of(request.ip))
         if endpoint.auth is Auth.SERVER:
             # The signature covers the body: read first, bounded.
             request.raw_body = await body.read(endpoint.max_body_bytes)
@@ -175,7 +188,9 @@ class _Chain:
         return await self._function(request)
 
     async def _user(self, request: Request) -> None:
-        query = request.query() if request.raw_query else None
+        # Who acts as whom stands in few queries; what is quoted may be anything.
+        raw_query = request.raw_query
+        query = request.query() if "_id" in raw_query or "%" in raw_query else None
         token = request.access_token
         if token is None:
             raise errors.MissingToken("This needs an access token.")

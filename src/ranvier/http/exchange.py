@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from ranvier.core import errors
+from ranvier.http.body_budget import Share
+from ranvier.http.heads import Header
 from ranvier.http.responses import Response
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
-Header = tuple[bytes, bytes]
 
 GRACE_S: Final = 60.0
 """So long a body may take, whatever its size,"""
@@ -50,12 +51,13 @@ class BodyTooSlow(errors.MatrixError):
 class Body:
     """What a client sends after the head of its request: to be read once, whole or in pieces."""
 
-    __slots__ = ("_deadline_s", "_is_whole", "_length", "_receive", "_taken")
+    __slots__ = ("_deadline_s", "_is_whole", "_length", "_receive", "_share", "_taken")
 
-    def __init__(self, receive: Receive, length: int | None) -> None:
-        """`length`: in bytes, where the head of the request tells it."""
+    def __init__(self, receive: Receive, length: int | None, share: Share) -> None:
+        """`length`: in bytes, where the head of the request tells it. `share`: of what bodies may take in memory."""
         self._receive = receive
         self._length = length
+        self._share = share
         self._is_whole = False
         self._taken = 0
         self._deadline_s: float | None = None  # of the event loop; None: nobody has begun to read
@@ -63,14 +65,15 @@ class Body:
     async def read(self, limit: int) -> bytes:
         """All of it.
 
-        Raises: EventTooLarge when it has more than `limit` bytes; then the rest is not read. BodyTooSlow,
-        BrokenOff.
+        Raises: EventTooLarge when it has more than `limit` bytes, LimitExceeded when all bodies together are too
+        large; then the rest is not read. BodyTooSlow, BrokenOff.
         """
         if self._length is not None and self._length > limit:
             raise _too_large(limit)
         pieces = []
         while self._taken <= limit and (piece := await self._next()) is not None:
             pieces.append(piece)
+            self._share.grow_to(self._taken)
         if self._taken > limit:
             raise _too_large(limit)
         return b"".join(pieces)

@@ -8,7 +8,7 @@ import msgspec
 
 from ranvier.core.canonical_json import JsonObject, parse_json
 from ranvier.core.errors import BadJson, BadJsonValue, InvalidParam, MissingParam, NotJson
-from ranvier.core.identifiers import ServerName
+from ranvier.core.identifiers import EventID, RoomID, ServerName, parse_event_id, parse_room_id
 from ranvier.services.requester import Requester
 
 T = TypeVar("T")
@@ -70,6 +70,16 @@ class Request:
         if "access_token=" in self.raw_query:
             return self.query().text("access_token")
         return None
+
+    @property
+    def room_id(self) -> RoomID:
+        """`{roomId}` of the path. Raises: BadIdentifier."""
+        return parse_room_id(self.path["roomId"])
+
+    @property
+    def event_id(self) -> EventID:
+        """`{eventId}` of the path. Raises: BadIdentifier."""
+        return parse_event_id(self.path["eventId"])
 
     def query(self) -> "Query":
         """Raises: InvalidParam."""

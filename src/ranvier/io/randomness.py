@@ -40,10 +40,6 @@ class Randomness:
         """One of `items`. Raises: IndexError when there are none."""
         return self._source.choice(items)
 
-    def shuffled(self, items: Sequence[T]) -> list[T]:
-        """The same items in random order; `items` itself stays as it is."""
-        return self._source.sample(items, len(items))
-
 
 def system_randomness() -> Randomness:
     """Unpredictable, from the operating system: the only source that may make secrets."""

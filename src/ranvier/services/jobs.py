@@ -33,6 +33,8 @@ AT_ONCE: Final = 10
 MAX_IDLE_S: Final = 600.0
 FIRST_RETRY_MS: Final = 5_000
 MAX_RETRY_MS: Final = 3_600_000
+MAX_SKEW_MS: Final = 300_000
+"""By so much the clocks of several processes may differ."""
 
 
 class NotYet(Exception):
@@ -51,9 +53,12 @@ class JobRunner:
         run: Run,
         *,
         at_once: int = AT_ONCE,
+        max_wait_ms: int = MAX_RETRY_MS,
     ) -> None:
+        """`max_wait_ms`: no job of the kind is asked for longer ahead."""
         self.name = f"jobs: {kind}"
         self._at_once = at_once
+        self._longest_ms = max_wait_ms + MAX_SKEW_MS
         self._db = db
         self._clock = clock
         self._kind = kind
@@ -66,8 +71,10 @@ class JobRunner:
         while True:
             self._queued.clear()
             # Most of what is queued is for other runners: reading is cheap, leasing is a commit.
-            next_ms = await self._db.read(find_next_run_ms, self._kind)
-            idle_s = MAX_IDLE_S if next_ms is None else (next_ms - self._clock.now_ms()) / 1000
+            # How long a job may wait counts, too: times of before the clock was set back are far ahead.
+            now_ms = self._clock.now_ms()
+            next_ms = await self._db.read(find_next_run_ms, self._kind, now_ms + self._longest_ms)
+            idle_s = MAX_IDLE_S if next_ms is None else (next_ms - now_ms) / 1000
             if idle_s > 0:
                 await self._wait(min(idle_s, MAX_IDLE_S))
             else:
@@ -76,7 +83,13 @@ class JobRunner:
     async def _do_some(self) -> None:
         now_ms = self._clock.now_ms()
         jobs = await self._db.write(
-            lease_jobs, self._kind, self._lease, now_ms, now_ms + LEASE_MS, self._at_once
+            lease_jobs,
+            self._kind,
+            self._lease,
+            now_ms,
+            now_ms + LEASE_MS,
+            self._at_once,
+            now_ms + self._longest_ms,
         )
         try:
             async with asyncio.TaskGroup() as group:

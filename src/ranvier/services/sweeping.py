@@ -8,8 +8,8 @@ from ranvier.store.database import Database, WriteTxn
 
 INTERVAL_S: Final = 3600.0
 
-Sweep = Callable[[WriteTxn, int], object]
-"""Deletes what is too old. The number: now, in ms."""
+Sweep = Callable[[WriteTxn, int], bool | None]
+"""Deletes what is too old. The number: now, in ms. True: there may be more, for another transaction."""
 
 
 class Sweeper:
@@ -23,5 +23,6 @@ class Sweeper:
 
     async def run(self) -> None:
         while True:
-            await self._db.write(self._sweep, self._clock.now_ms())
+            while await self._db.write(self._sweep, self._clock.now_ms()):
+                pass  # each a write of its own, so that others come in between
             await self._clock.sleep(INTERVAL_S)

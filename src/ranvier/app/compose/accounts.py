@@ -58,6 +58,7 @@ from ranvier.services.accounts.threepids import Threepids
 from ranvier.services.accounts.uia import EMAIL_IDENTITY, ApprovalUrl, FindFlows, UserInteractive
 from ranvier.services.accounts.whois import look_up_whois
 from ranvier.services.devices.devices import Devices
+from ranvier.services.mail_texts import MailTexts
 from ranvier.services.oauth.addresses import ACCOUNT
 from ranvier.services.sso.providers import Providers
 from ranvier.services.sweeping import Sweeper
@@ -164,7 +165,8 @@ def _validations(ports: Ports) -> EmailValidations | None:
     url = ports.config.public_base_url
     if ports.mailer is None or url is None:
         return None
-    return EmailValidations(ports.db, ports.clock, ports.randomness, ports.mailer, ports.config.name, url)
+    texts = MailTexts(ports.config.name, ports.config.mail.templates)
+    return EmailValidations(ports.db, ports.clock, ports.randomness, ports.mailer, texts, url)
 
 
 def _sessions(

@@ -3,13 +3,13 @@
 from functools import partial
 
 from ranvier.app.compose.accounts import Accounts
-from ranvier.app.compose.appservices import Bridges
 from ranvier.app.compose.federation import Remote
-from ranvier.app.compose.foundation import Composed, Foundation, offered_versions
+from ranvier.app.compose.foundation import Composed, Foundation
+from ranvier.app.compose.rooms import Rooms as InRooms
 from ranvier.app.config import Config
 from ranvier.core.identifiers import UserID
 from ranvier.core.room_versions import get_room_version
-from ranvier.http.admin.reports import ReportEndpoints, RoomReportEndpoints, UserReportEndpoints
+from ranvier.http.admin.reports import ReportEndpoints
 from ranvier.http.admin.room_history import (
     HistoryPurgeEndpoints,
     RoomDeletionEndpoints,
@@ -36,7 +36,7 @@ from ranvier.services.administration.entering import Entering
 from ranvier.services.administration.federation import Destinations
 from ranvier.services.administration.history import FullSight, RoomReading
 from ranvier.services.administration.notices import NoticesStyle, ServerNotices
-from ranvier.services.administration.purging import DEPARTURES, HistoryPurge, RoomPurge
+from ranvier.services.administration.purging import DEPARTURES, DEPARTURES_KEPT_MS, HistoryPurge, RoomPurge
 from ranvier.services.administration.rate_limits import RateLimits
 from ranvier.services.administration.redacting import UserRedaction
 from ranvier.services.administration.registration_tokens import TokenAdministration
@@ -49,16 +49,10 @@ from ranvier.services.jobs import JobRunner, Run
 from ranvier.services.push.pushers import Pushers
 from ranvier.services.requester import Requester
 from ranvier.services.rooms.aggregations import Aggregations
-from ranvier.services.rooms.aliases import Aliases, FetchAlias
 from ranvier.services.rooms.context import Contexts
-from ranvier.services.rooms.creating import Creating
 from ranvier.services.rooms.hierarchy import Hierarchies
 from ranvier.services.rooms.history import History, fill_nothing
-from ranvier.services.rooms.inviting import Inviting
-from ranvier.services.rooms.joining import Joining
-from ranvier.services.rooms.membership import Membership
 from ranvier.services.rooms.pages import Pages
-from ranvier.services.rooms.remote import RemoteRooms
 from ranvier.services.rooms.remote_spaces import no_remote_space
 from ranvier.services.rooms.remote_times import fetch_nothing
 from ranvier.services.rooms.sending import Sending
@@ -69,9 +63,7 @@ from ranvier.services.rooms.timestamps import Timestamps
 def compose_administration(
     foundation: Foundation,
     accounts: Accounts,
-    rooms: RemoteRooms,
-    fetch_alias: FetchAlias,
-    bridges: Bridges,
+    rooms: InRooms,
     remote: Remote | None,
 ) -> Composed:
     """`remote`: None where there is no federation."""
@@ -79,17 +71,16 @@ def compose_administration(
     users = Users(db, interner)
     tasks = Tasks(db, foundation.ports.clock, foundation.ports.randomness)
     try_again = None if remote is None else remote.standings.heard_from
-    in_rooms, workers = _rooms(foundation, rooms, fetch_alias, bridges, tasks, accounts)
-    reports = Reports(db, interner)
+    of_rooms, workers = _rooms(foundation, rooms, tasks, accounts)
     tokens = TokenAdministration(db, foundation.ports.clock, foundation.ports.randomness)
     return Composed(
         endpoints=[
             *_users(foundation, accounts, users),
-            *in_rooms,
+            *of_rooms,
             ServerEndpoints(tasks, users),
             FederationEndpoints(Destinations(db, interner, try_again)),
             RegistrationTokenAdminEndpoints(tokens),
-            *(kind(reports) for kind in (ReportEndpoints, UserReportEndpoints, RoomReportEndpoints)),
+            ReportEndpoints(Reports(db, interner)),
         ],
         workers=workers,
     )
@@ -114,34 +105,14 @@ def _users(foundation: Foundation, accounts: Accounts, users: Users) -> list[obj
 
 
 def _rooms(
-    foundation: Foundation,
-    remote_rooms: RemoteRooms,
-    fetch_alias: FetchAlias,
-    bridges: Bridges,
-    tasks: Tasks,
-    accounts: Accounts,
+    foundation: Foundation, in_rooms: InRooms, tasks: Tasks, accounts: Accounts
 ) -> tuple[list[object], list[JobRunner]]:
     ports, interner, timeline = foundation.ports, foundation.interner, foundation.timeline
     config, db, clock = ports.config, ports.db, ports.clock
     version = get_room_version(config.rooms.default_version)
-    inviting = Inviting(db, interner, timeline, remote_rooms, bridges.queries.summon_users)
-    joining = Joining(db, interner, timeline, remote_rooms)
-    membership = Membership(db, timeline, inviting, remote_rooms)
-    creating = Creating(
-        db, interner, timeline, inviting, clock, version, bridges.registry, offered_versions(config)
-    )
-    aliases = Aliases(
-        db,
-        interner,
-        foundation.sight,
-        timeline,
-        clock,
-        fetch_alias,
-        bridges.registry,
-        bridges.queries.summon_alias,
-    )
+    joining, membership = in_rooms.joining, in_rooms.membership
     rooms = Rooms(db, interner, clock, foundation.presenting)
-    movers = Movers(membership.leave, timeline, creating, version)
+    movers = Movers(membership.leave, timeline, in_rooms.creating, version)
     purge = RoomPurge(db, clock, foundation.live)
     deletion = RoomDeletion(db, interner, clock, tasks, movers, purge)
     history, redaction = HistoryPurge(db, clock, tasks), UserRedaction(db, interner, timeline, tasks)
@@ -155,17 +126,19 @@ def _rooms(
         REDACT_USER: redaction.run,
     }
     runs: dict[str, Run] = {kind: tasks.job(work) for kind, work in works.items()}
-    runs[DEPARTURES] = purge.forget_departures
+    workers = [JobRunner(db, clock, ports.randomness, kind, run) for kind, run in runs.items()]
+    forget = purge.forget_departures
+    workers.append(JobRunner(db, clock, ports.randomness, DEPARTURES, forget, max_wait_ms=DEPARTURES_KEPT_MS))
     endpoints: list[object] = [
         RoomEndpoints(rooms, Hierarchies(db, interner, no_remote_space, clock, sees_all=True)),
-        RoomEntryEndpoints(Entering(db, interner, timeline, joining, membership), rooms, aliases),
+        RoomEntryEndpoints(Entering(db, interner, timeline, joining, membership), rooms, in_rooms.aliases),
         RoomReadingEndpoints(_reading(foundation)),
         RoomDeletionEndpoints(DeletionOrders(db, config.name, clock, tasks), rooms, tasks),
         HistoryPurgeEndpoints(history, tasks),
         UserRedactionEndpoints(redaction, tasks),
         ServerNoticeEndpoints(notices),
     ]
-    return endpoints, [JobRunner(db, clock, ports.randomness, kind, run) for kind, run in runs.items()]
+    return endpoints, workers
 
 
 def _stay_away(_requester: Requester) -> None:

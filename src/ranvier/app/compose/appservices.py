@@ -61,7 +61,7 @@ def compose_appservices(foundation: Foundation, bridges: Bridges) -> Composed:
         clock,
         bridges.requests,
         holder=ports.randomness.token(12),
-        is_alone=ports.config.database.url.startswith("sqlite:"),
+        is_shared=ports.config.database.is_shared,
     )
     readers = [
         (service, NewsReader(foundation.interner, foundation.presenting, clock, service))

@@ -18,7 +18,7 @@ from ranvier.services.devices.key_upload import KeyUploads
 from ranvier.services.devices.keys import Keys
 from ranvier.services.devices.list_requests import BringLists
 from ranvier.services.devices.remote import RemoteKeyServers
-from ranvier.services.devices.repetitions import forget_requests
+from ranvier.services.devices.sweeping import sweep_devices
 from ranvier.services.devices.to_device import ToDevice
 from ranvier.services.sweeping import Sweeper
 
@@ -44,5 +44,5 @@ def compose_encryption(
             KeyBackupKeys(backups),
             DehydratedDeviceEndpoints(DehydratedDevices(db, clock)),
         ],
-        workers=[Sweeper("repeated to-device requests", db, clock, forget_requests)],
+        workers=[Sweeper("messages from device to device", db, clock, sweep_devices)],
     )

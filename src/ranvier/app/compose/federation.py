@@ -20,6 +20,7 @@ from ranvier.http.federation.version import Version
 from ranvier.services.devices.remote_lists import RemoteDeviceLists
 from ranvier.services.devices.to_device import ToDevice
 from ranvier.services.ephemeral.typing import Typing as LocalTyping
+from ranvier.services.federation.arrivals import Arrivals
 from ranvier.services.federation.edus import DeviceEdus, PresenceEdus, RoomEdus
 from ranvier.services.federation.gate import Gate
 from ranvier.services.federation.inbound import (
@@ -66,7 +67,9 @@ class Intake(msgspec.Struct, frozen=True):
     outliers: Outliers
     admission: Admission
     policies: PolicyServers
+    gate: Gate
     queues: RoomQueues
+    arrivals: Arrivals
     backfilling: Backfilling
     claimed: ClaimedStates
     receiving: Receiving
@@ -81,7 +84,8 @@ def lay_remote(foundation: Foundation) -> Remote:
     requests = Requests(config.name, key, finder, standings, network.http, clock)
     own_keys = {key.key_id: key.verify_key for key in ports.signing_keys}
     notaries = [ServerName(name) for name in config.federation.trusted_notaries]
-    keyring = Keyring(db, interner, requests, clock, own_keys, notaries)
+    past_notaries = [ServerName(name) for name in config.federation.past_notaries]
+    keyring = Keyring(db, interner, requests, clock, own_keys, notaries, past_notaries)
     return Remote(standings, requests, keyring, Origins(Verification(config.name, keyring, standings)))
 
 
@@ -98,13 +102,16 @@ def lay_intake(foundation: Foundation, remote: Remote) -> Intake:
     receiving = Receiving(db, checking, missing, outliers, claimed, admission, clock)
     past = Past(db, interner, nodes, outliers, clock)
     backfilling = Backfilling(db, interner, missing, receiving, past, clock)
+    gate, queues = Gate(interner), RoomQueues(receiving, clock)
     return Intake(
         checking,
         missing,
         outliers,
         admission,
         policies,
-        RoomQueues(receiving, clock),
+        gate,
+        queues,
+        Arrivals(db, gate, queues),
         backfilling,
         claimed,
         receiving,
@@ -118,13 +125,12 @@ def compose_federation(
     server, db, clock = ports.config.name, ports.db, ports.clock
     own_keys = OwnKeys(server, ports.signing_keys, clock)
     notary = Notary(server, ports.signing_keys[0], own_keys, remote.keyring)
-    gate = Gate(interner)
     answers = TransactionAnswers(db, interner, clock)
     elsewhere = Elsewhere(db, interner, foundation.nodes, foundation.live, clock)
     watch_inbound(ports.registry, intake.queues)
     withdrawals = Withdrawals(server, elsewhere, intake.checking)
-    handlers = _edu_handlers(foundation, gate, typing)
-    inbound = Inbound(db, answers, gate, intake.queues, withdrawals, handlers)
+    handlers = _edu_handlers(foundation, intake.gate, typing)
+    inbound = Inbound(db, answers, intake.gate, intake.queues, intake.arrivals, withdrawals, handlers)
     return Composed(
         endpoints=[Keys(own_keys, notary, clock), Version(), Transactions(inbound)],
         workers=[Sweeper("transaction-sweeper", db, clock, forget_answers)],

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 from prometheus_client import CollectorRegistry
 
-from ranvier.app.config import Config
+from ranvier.app.config import Config, MemoryConfig
 from ranvier.app.lifecycle import Worker
 from ranvier.core.appservices.registration import Registration
 from ranvier.core.room_versions import BRIDGED_2014, ROOM_VERSIONS, RoomVersion
@@ -15,11 +15,11 @@ from ranvier.io.clock import Clock
 from ranvier.io.ports import HttpClient, Mailer, Resolver
 from ranvier.io.randomness import Randomness
 from ranvier.services.accounts.passwords import DEFAULT_COST, PasswordCost
-from ranvier.services.changes import Changes, Waiters
+from ranvier.services.changes import LOG_LENGTH, Changes, Waiters
 from ranvier.services.rooms.live import LiveRooms
 from ranvier.services.rooms.merging import Merging
 from ranvier.services.rooms.presenting import Presenting
-from ranvier.services.rooms.sight import Sight
+from ranvier.services.rooms.sight import MAX_CONTENTS, Sight
 from ranvier.services.rooms.timeline import Author, Timeline
 from ranvier.services.rooms.writer import Effects, RoomWriters
 from ranvier.store.database import Database, Hint, Kind, Subscriber
@@ -27,9 +27,11 @@ from ranvier.store.tables.interned import Interner
 from ranvier.store.tables.state_nodes import NodeCache
 
 # How the memory for caches is divided.
-NODES_SHARE: Final = 2 / 7
-HEADS_SHARE: Final = 2 / 7
-SLICES_SHARE: Final = 3 / 7
+PAGES_SHARE: Final = 3 / 14
+ROOMS_SHARE: Final = 4 / 14
+NODES_SHARE: Final = 2 / 14
+HEADS_SHARE: Final = 2 / 14
+SLICES_SHARE: Final = 3 / 14
 
 
 class Composed(msgspec.Struct, frozen=True):
@@ -97,14 +99,19 @@ def cache_bytes(config: Config, share: float) -> int:
     return int(share * config.memory.caches_mib * 1024 * 1024)
 
 
+def cache_entries(config: Config, count: int) -> int:
+    """The same for what is bounded by its number; `count`: how many where memory is what it is by default."""
+    return count * config.memory.caches_mib // MemoryConfig().caches_mib
+
+
 def lay_foundation(ports: Ports, interner: Interner, effects: Effects) -> Foundation:
     """Make what every area needs, and begin to listen for changes."""
     config, db, clock = ports.config, ports.db, ports.clock
     nodes = NodeCache(cache_bytes(config, NODES_SHARE))
-    live = LiveRooms(db, interner)
+    live = LiveRooms(db, interner, cache_bytes(config, ROOMS_SHARE))
     writers = RoomWriters(db, live, interner, nodes, effects, clock)
     author = Author(config.name, ports.signing_keys[0], clock, ports.randomness)
-    changes = Changes(db.position())
+    changes = Changes(db.position(), cache_entries(config, LOG_LENGTH))
     waiters = Waiters()
     db.subscribe(_listener(changes, waiters))
     return Foundation(
@@ -117,7 +124,7 @@ def lay_foundation(ports: Ports, interner: Interner, effects: Effects) -> Founda
         writers,
         Timeline(db, writers, Merging(interner, nodes, writers, clock), author),
         Presenting(nodes, cache_bytes(config, HEADS_SHARE)),
-        Sight(interner, nodes),
+        Sight(interner, nodes, cache_entries(config, MAX_CONTENTS)),
     )
 
 

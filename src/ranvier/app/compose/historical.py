@@ -4,6 +4,7 @@ import msgspec
 
 from ranvier.app.compose.appservices import Bridges
 from ranvier.app.compose.foundation import Composed, Foundation
+from ranvier.app.compose.rooms import lay_aliases
 from ranvier.historical.federation_2014.admitting import Admitting
 from ranvier.historical.federation_2014.backfilling import Backfilling
 from ranvier.historical.federation_2014.bridge import Author, BridgedQueries, BridgedRooms
@@ -22,7 +23,7 @@ from ranvier.services.accounts.profiles import FetchProfile, Profiles
 from ranvier.services.ephemeral.typing import Typing
 from ranvier.services.federation.edus import PresenceEdus
 from ranvier.services.flows.remote_joining import RoomStore
-from ranvier.services.rooms.aliases import Aliases, FetchAlias
+from ranvier.services.rooms.aliases import FetchAlias
 from ranvier.services.rooms.elsewhere import Elsewhere
 from ranvier.services.rooms.history import FillGap
 from ranvier.services.rooms.remote import RemoteRooms
@@ -73,16 +74,7 @@ def lay_federation_2014(
         clock,
         peers,
         Profiles(config.name, db, clock, queries.profile, bridges.queries.summon_users),
-        Aliases(
-            db,
-            interner,
-            foundation.sight,
-            foundation.timeline,
-            clock,
-            queries.resolve,
-            bridges.registry,
-            bridges.queries.summon_alias,
-        ),
+        lay_aliases(foundation, queries.resolve, bridges),
         showing.catch_up,
     )
     return OtherServers(

@@ -3,6 +3,8 @@
 import os
 from typing import Final
 
+import msgspec
+
 from ranvier.app.compose.federation import Remote
 from ranvier.app.compose.foundation import Composed, Foundation
 from ranvier.app.config import Config, MediaConfig
@@ -37,7 +39,15 @@ from ranvier.services.media.web import Web
 _DAY_MS: Final = 86_400_000
 
 
-def compose_media(foundation: Foundation, remote: Remote | None) -> Composed:
+class Media(msgspec.Struct, frozen=True):
+    """Media, and what of them other areas use."""
+
+    uploads: Uploads
+    thumbnails: Thumbnails
+    composed: Composed
+
+
+def lay_media(foundation: Foundation, remote: Remote | None) -> Media:
     """`remote`: None where there is no federation."""
     ports, interner = foundation.ports, foundation.interner
     config, db, clock = ports.config.media, ports.db, ports.clock
@@ -52,8 +62,9 @@ def compose_media(foundation: Foundation, remote: Remote | None) -> Composed:
     downloads = Downloads(db, interner, blobs, elsewhere, clock, opens_new=config.unauthenticated_downloads)
     thumbnails = Thumbnails(db, downloads, storing, pictures, elsewhere, clock)
     sweeper = MediaSweeper(db, blobs, clock, limits)
+    uploads = Uploads(db, interner, storing, clock, ports.randomness, limits)
     endpoints: list[object] = [
-        UploadEndpoints(Uploads(db, interner, storing, clock, ports.randomness, limits)),
+        UploadEndpoints(uploads),
         DownloadEndpoints(downloads, thumbnails, config.max_upload_bytes),
         UnauthenticatedDownloadEndpoints(
             downloads, thumbnails, config.max_upload_bytes, _provider_icons(ports.config)
@@ -68,7 +79,7 @@ def compose_media(foundation: Foundation, remote: Remote | None) -> Composed:
         images = PreviewImages(db, interner, storing, blobs, pictures, clock, ports.randomness)
         web = Web(ports.network.http, config.url_previews.denied_hosts)
         endpoints.append(UrlPreviewEndpoint(UrlPreviews(db, web, pictures, images, clock)))
-    return Composed(endpoints=endpoints, workers=[pictures, sweeper])
+    return Media(uploads, thumbnails, Composed(endpoints=endpoints, workers=[pictures, sweeper]))
 
 
 def _provider_icons(config: Config) -> frozenset[tuple[ServerName, str]]:

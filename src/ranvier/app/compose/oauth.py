@@ -4,7 +4,9 @@ from ranvier.app.compose.accounts import Accounts
 from ranvier.app.compose.addresses import oauth_addresses
 from ranvier.app.compose.appservices import Bridges
 from ranvier.app.compose.foundation import Composed, Foundation
+from ranvier.app.compose.media import Media
 from ranvier.http.oauth.account_pages import AccountPages
+from ranvier.http.oauth.avatar_page import AvatarPage
 from ranvier.http.oauth.client_endpoints import OAuthClientEndpoints
 from ranvier.http.oauth.consent_pages import AuthorizePage, LinkPage
 from ranvier.http.oauth.contacts_page import ContactsPage
@@ -20,6 +22,7 @@ from ranvier.services.accounts.uia import EMAIL_IDENTITY
 from ranvier.services.oauth.account import OwnAccount, OwnDevices
 from ranvier.services.oauth.addresses import Addresses
 from ranvier.services.oauth.authorizing import Authorizing
+from ranvier.services.oauth.avatar import OwnAvatar
 from ranvier.services.oauth.browsers import Browsers
 from ranvier.services.oauth.clients import Clients
 from ranvier.services.oauth.contacts import OwnContacts
@@ -39,6 +42,7 @@ def compose_oauth(
     fetch_profile: FetchProfile,
     bridges: Bridges,
     providers: Providers,
+    media: Media,
     policy: RegistrationPolicy,
 ) -> Composed:
     """Nothing where it is off: clients are told M_UNRECOGNIZED."""
@@ -50,6 +54,7 @@ def compose_oauth(
     summon = bridges.queries.summon_users
     profiles = Profiles(ports.config.name, ports.db, ports.clock, fetch_profile, summon)
     pages = Pages(browsers, addresses)
+    avatar = OwnAvatar(ports.db, profiles, media.uploads, media.thumbnails)
     can_sign_up = policy.mode != "closed" and ports.config.login.password
     return Composed(
         endpoints=[
@@ -62,9 +67,11 @@ def compose_oauth(
                 OwnAccount(
                     ports.db, ports.clock, profiles, accounts.owners, accounts.passwords, accounts.uia
                 ),
+                avatar,
                 OwnDevices(ports.db, accounts.last_seen),
                 addresses,
             ),
+            AvatarPage(pages, avatar, addresses),
             ContactsPage(
                 pages,
                 OwnContacts(Threepids(ports.db, ports.clock), accounts.validations),

@@ -5,6 +5,7 @@ from ranvier.http.client.mail_unsubscribe import MailUnsubscribe
 from ranvier.http.client.notifications import NotificationEndpoints
 from ranvier.http.client.push_rules import PushRuleEndpoints
 from ranvier.http.client.pushers import PusherEndpoints
+from ranvier.services.mail_texts import MailTexts
 from ranvier.services.push.delivery import PushDelivery
 from ranvier.services.push.gateway_teller import GatewayTeller
 from ranvier.services.push.history import NotificationHistory
@@ -22,7 +23,8 @@ def compose_push(foundation: Foundation) -> Composed:
     url = ports.config.public_base_url
     if ports.mailer is not None and url is not None:
         unsubscribing = Unsubscribing(ports.db, ports.signing_keys, url)
-        tellers[EMAIL] = MailTeller(ports.mailer, ports.config.name, unsubscribing)
+        texts = MailTexts(ports.config.name, ports.config.mail.templates)
+        tellers[EMAIL] = MailTeller(ports.mailer, texts, unsubscribing)
         pages.append(MailUnsubscribe(unsubscribing))
     return Composed(
         endpoints=[

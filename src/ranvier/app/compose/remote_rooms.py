@@ -7,6 +7,8 @@ from ranvier.app.compose.appservices import Bridges
 from ranvier.app.compose.federation import Intake, Remote
 from ranvier.app.compose.federation_metrics import watch_outbound
 from ranvier.app.compose.foundation import Composed, Foundation
+from ranvier.app.compose.rooms import lay_aliases
+from ranvier.app.lifecycle import Worker
 from ranvier.historical.federation_2015.endpoints import Federation2015
 from ranvier.http.federation.backfill import Backfill
 from ranvier.http.federation.events import Events
@@ -29,7 +31,6 @@ from ranvier.services.federation.admissions import Admissions, Doorkeeper
 from ranvier.services.federation.destination import Wires
 from ranvier.services.federation.device_updates import DeviceUpdates
 from ranvier.services.federation.directories import RemoteDirectories
-from ranvier.services.federation.gate import Gate
 from ranvier.services.federation.invitations import Invitations
 from ranvier.services.federation.leases import Leases
 from ranvier.services.federation.offers import Offers
@@ -47,8 +48,8 @@ from ranvier.services.flows.remote_knocking import RemoteKnocking
 from ranvier.services.flows.remote_leaving import RemoteLeaving
 from ranvier.services.flows.remote_rooms import FederatedRooms
 from ranvier.services.jobs import JobRunner
-from ranvier.services.rooms.aliases import Aliases
 from ranvier.services.rooms.completing import COMPLETION, RUNNERS, Completing
+from ranvier.services.rooms.doubts import Doubts
 from ranvier.services.rooms.elsewhere import Elsewhere
 from ranvier.services.rooms.public_rooms import PublicRooms
 from ranvier.services.rooms.rechecking import Rechecking
@@ -77,6 +78,7 @@ def lay_remote_rooms(foundation: Foundation, remote: Remote, intake: Intake) -> 
             intake.admission,
             intake.outliers,
             intake.receiving.receive_checked,
+            intake.arrivals.entering,
             omits_members=ports.config.federation.partial_joins,
         ),
         RemoteKnocking(handshake, elsewhere, intake.checking),
@@ -94,72 +96,106 @@ def compose_remote_rooms(
     bridges: Bridges,
     lists: ListRequests,
 ) -> Composed:
-    """What other servers ask of our rooms."""
+    """What other servers ask of our rooms, and what they are told."""
     ports = foundation.ports
     db, clock, interner, nodes = ports.db, ports.clock, foundation.interner, foundation.nodes
-    server = ports.config.name
-    gate = Gate(interner)
-    doorkeeper = Doorkeeper(server, ports.signing_keys[0])
-    relaying = Relaying(db, intake.checking, intake.admission, intake.policies)
-    offers = Offers(db, interner, foundation.live, gate, clock)
-    admissions = Admissions(db, interner, nodes, gate, offers, relaying, doorkeeper)
-    elsewhere = Elsewhere(db, interner, nodes, foundation.live, clock)
-    directories = RemoteDirectories(remote.requests)
-    summon = bridges.queries.summon_users
-    aliases = Aliases(
-        db,
-        interner,
-        foundation.sight,
-        foundation.timeline,
-        clock,
-        directories.resolve,
-        bridges.registry,
-        bridges.queries.summon_alias,
-    )
+    wholeness = Wholeness(db, clock)
+    doubts = Doubts(db, remote.keyring, wholeness, clock)
     sights = ServerSights(interner, nodes)
-    slots = asyncio.Semaphore(MAX_UNDER_WAY)
-    # SQLite has one process; a database server may have several.
-    is_shared = not ports.config.database.url.startswith("sqlite:")
-    leases = Leases(db, clock, ports.randomness.token(12), is_shared=is_shared)
-    wires = Wires(server, db, remote.requests, sights, clock, slots, leases)
-    passing = PassingReader(interner, clock, tells_presence=ports.config.presence.enabled)
-    outbound = Outbound(wires, interner, passing, f"{clock.now_ms()}-{ports.randomness.text(6)}-")
-    remote.standings.subscribe(outbound.wake)
-    watch_outbound(ports.registry, outbound)
-    tells_names = ports.config.federation.share_device_names
-    resync = DeviceListResync(db, interner, lists, clock)
-    remote.standings.subscribe(resync.wake)
-    serving = Serving(server, db, clock, nodes, gate, sights, Wholeness(db, clock))
-    inviting = RemoteInviting(db, interner, foundation.timeline, remote.requests, relaying)
-    third_party = ThirdPartyInvites(
-        db, interner, foundation.live, foundation.timeline, remote.requests, inviting, gate
-    )
-    completing = Completing(db, interner, nodes, foundation.writers, intake.claimed, clock)
-    rechecking = Rechecking(db, interner, nodes, foundation.writers, intake.claimed, remote.keyring, clock)
-    claims = KeyClaims(db, interner, clock, RemoteKeyRequests(remote.requests))
+    serving = Serving(ports.config.name, db, clock, nodes, intake.gate, sights, wholeness, doubts)
     return Composed(
         endpoints=[
             Events(serving),
             Backfill(serving),
             Federation2015(serving),
-            Joins(offers, admissions),
-            Leaves(offers, admissions),
-            Knocks(offers, admissions),
-            Invites(Invitations(db, interner, elsewhere, intake.checking, doorkeeper, summon)),
-            ThirdPartyInvitesOfServers(third_party),
-            Queries(server, aliases, Profiles(server, db, clock, fetch_profile, summon)),
             SpacesOfThisServer(Spaces(db, interner)),
-            PublicRoomsOfThisServer(PublicRooms(db, interner, directories.list_rooms)),
-            UserKeys(KeysForServers(db, interner, claims, tells_names=tells_names)),
+            *_handshakes(foundation, remote, intake, doubts, bridges),
+            *_queries(foundation, remote, fetch_profile, bridges),
         ],
         workers=[
-            outbound,
-            DeviceUpdates(db, interner, clock, tells_names=tells_names),
-            resync,
-            *(
-                JobRunner(db, clock, ports.randomness, COMPLETION, completing.run, at_once=1)
-                for _ in range(RUNNERS)
-            ),
-            JobRunner(db, clock, ports.randomness, RECHECK, rechecking.run, at_once=1),
+            *_tellers(foundation, remote, sights),
+            *_list_keepers(foundation, remote, lists),
+            *_completers(foundation, remote, intake),
         ],
     )
+
+
+def _handshakes(
+    foundation: Foundation, remote: Remote, intake: Intake, doubts: Doubts, bridges: Bridges
+) -> list[object]:
+    """How users of other servers come into our rooms and leave them, and how ours are invited."""
+    ports, gate, live = foundation.ports, intake.gate, foundation.live
+    db, clock, interner, nodes = ports.db, ports.clock, foundation.interner, foundation.nodes
+    doorkeeper = Doorkeeper(ports.config.name, ports.signing_keys[0])
+    relaying = Relaying(db, intake.checking, intake.admission, intake.policies)
+    offers = Offers(db, interner, live, gate, doubts, clock)
+    admissions = Admissions(db, interner, nodes, gate, offers, relaying, doorkeeper)
+    elsewhere = Elsewhere(db, interner, nodes, live, clock)
+    inviting = RemoteInviting(db, interner, foundation.timeline, remote.requests, relaying)
+    third_party = ThirdPartyInvites(db, interner, live, foundation.timeline, remote.requests, inviting, gate)
+    return [
+        Joins(offers, admissions),
+        Leaves(offers, admissions),
+        Knocks(offers, admissions),
+        Invites(
+            Invitations(db, interner, elsewhere, intake.checking, doorkeeper, bridges.queries.summon_users)
+        ),
+        ThirdPartyInvitesOfServers(third_party),
+    ]
+
+
+def _queries(
+    foundation: Foundation, remote: Remote, fetch_profile: FetchProfile, bridges: Bridges
+) -> list[object]:
+    """What is asked of users and of the directory."""
+    ports, interner = foundation.ports, foundation.interner
+    server, db, clock = ports.config.name, ports.db, ports.clock
+    directories = RemoteDirectories(remote.requests)
+    aliases = lay_aliases(foundation, directories.resolve, bridges)
+    profiles = Profiles(server, db, clock, fetch_profile, bridges.queries.summon_users)
+    claims = KeyClaims(db, interner, clock, RemoteKeyRequests(remote.requests))
+    tells_names = ports.config.federation.share_device_names
+    return [
+        Queries(server, aliases, profiles),
+        PublicRoomsOfThisServer(PublicRooms(db, interner, directories.list_rooms)),
+        UserKeys(KeysForServers(db, interner, claims, tells_names=tells_names)),
+    ]
+
+
+def _tellers(foundation: Foundation, remote: Remote, sights: ServerSights) -> list[Worker]:
+    """Who tells other servers what is new."""
+    ports, interner = foundation.ports, foundation.interner
+    config, db, clock = ports.config, ports.db, ports.clock
+    slots = asyncio.Semaphore(MAX_UNDER_WAY)
+    leases = Leases(db, clock, ports.randomness.token(12), is_shared=config.database.is_shared)
+    wires = Wires(config.name, db, remote.requests, sights, clock, slots, leases)
+    passing = PassingReader(interner, clock, tells_presence=config.presence.enabled)
+    outbound = Outbound(wires, interner, passing, f"{clock.now_ms()}-{ports.randomness.text(6)}-")
+    remote.standings.subscribe(outbound.wake)
+    watch_outbound(ports.registry, outbound)
+    return [
+        outbound,
+        DeviceUpdates(db, interner, clock, tells_names=config.federation.share_device_names),
+    ]
+
+
+def _list_keepers(foundation: Foundation, remote: Remote, lists: ListRequests) -> list[Worker]:
+    """Who keeps the lists of devices of other servers' users."""
+    resync = DeviceListResync(foundation.ports.db, foundation.interner, lists, foundation.ports.clock)
+    remote.standings.subscribe(resync.wake)
+    return [resync]
+
+
+def _completers(foundation: Foundation, remote: Remote, intake: Intake) -> list[Worker]:
+    """Who brings what is missing of rooms that were joined without their members, or with keys missing."""
+    ports, interner, nodes = foundation.ports, foundation.interner, foundation.nodes
+    db, clock, writers, claimed = ports.db, ports.clock, foundation.writers, intake.claimed
+    completing = Completing(db, interner, nodes, writers, claimed, clock)
+    rechecking = Rechecking(db, interner, nodes, writers, claimed, remote.keyring, clock)
+    return [
+        *(
+            JobRunner(db, clock, ports.randomness, COMPLETION, completing.run, at_once=1)
+            for _ in range(RUNNERS)
+        ),
+        JobRunner(db, clock, ports.randomness, RECHECK, rechecking.run, at_once=1),
+    ]

@@ -1,5 +1,7 @@
 """Rooms: sending into them; who is in them; how they are made and found."""
 
+import msgspec
+
 from ranvier.app.compose.appservices import Bridges
 from ranvier.app.compose.foundation import Composed, Foundation, offered_versions
 from ranvier.core.room_versions import get_room_version
@@ -35,40 +37,80 @@ from ranvier.services.rooms.room_summary import Previews
 from ranvier.services.rooms.sending import Sending
 from ranvier.services.rooms.state import RoomState
 from ranvier.services.rooms.succession import Successions
+from ranvier.services.rooms.sweeping import sweep_rooms
 from ranvier.services.rooms.upgrading import Upgrading
 from ranvier.services.rooms.wholeness import Wholeness
+from ranvier.services.sweeping import Sweeper
+
+
+class Rooms(msgspec.Struct, frozen=True):
+    """What more than one area does with rooms."""
+
+    inviting: Inviting
+    joining: Joining
+    membership: Membership
+    creating: Creating
+    aliases: Aliases
+
+
+def lay_rooms(
+    foundation: Foundation, remote: RemoteRooms, fetch_alias: FetchAlias, bridges: Bridges
+) -> Rooms:
+    """`fetch_alias` asks other servers' directories."""
+    config, db = foundation.ports.config, foundation.ports.db
+    interner, timeline = foundation.interner, foundation.timeline
+    inviting = Inviting(db, interner, timeline, remote, bridges.queries.summon_users)
+    return Rooms(
+        inviting,
+        Joining(db, interner, timeline, remote),
+        Membership(db, timeline, inviting, remote),
+        Creating(
+            db,
+            interner,
+            timeline,
+            inviting,
+            foundation.ports.clock,
+            get_room_version(config.rooms.default_version),
+            bridges.registry,
+            offered_versions(config),
+        ),
+        lay_aliases(foundation, fetch_alias, bridges),
+    )
+
+
+def lay_aliases(foundation: Foundation, fetch_alias: FetchAlias, bridges: Bridges) -> Aliases:
+    """`fetch_alias` asks other servers' directories."""
+    return Aliases(
+        foundation.ports.db,
+        foundation.interner,
+        foundation.sight,
+        foundation.timeline,
+        foundation.ports.clock,
+        fetch_alias,
+        bridges.registry,
+        bridges.queries.summon_alias,
+    )
 
 
 def compose_rooms(
     foundation: Foundation,
-    remote: RemoteRooms,
-    fetch_alias: FetchAlias,
+    rooms: Rooms,
     fetch_page: FetchPage,
     spaces: RemoteSpaces | None,
-    bridges: Bridges,
     presence: PresenceTracker,
 ) -> Composed:
-    """`fetch_alias` and `fetch_page` ask other servers' directories, `spaces` asks them about rooms."""
+    """`fetch_page` asks other servers' directories, `spaces` asks them about rooms."""
     fetch_space = no_remote_space if spaces is None else spaces.fetch
     fetch_summary = no_remote_summary if spaces is None else spaces.fetch_summary
     db, clock = foundation.ports.db, foundation.ports.clock
     interner, timeline, sight = foundation.interner, foundation.timeline, foundation.sight
-    inviting = Inviting(db, interner, timeline, remote, bridges.queries.summon_users)
-    joining = Joining(db, interner, timeline, remote)
-    membership = Membership(db, timeline, inviting, remote)
-    aliases = Aliases(
-        db, interner, sight, timeline, clock, fetch_alias, bridges.registry, bridges.queries.summon_alias
-    )
     state = RoomState(
         db, interner, foundation.nodes, sight, foundation.presenting, Wholeness(db, clock), clock
     )
-    canonical_aliases = CanonicalAliases(db, interner, aliases.find_room)
+    canonical_aliases = CanonicalAliases(db, interner, rooms.aliases.find_room)
     changing_state = ChangingState(
-        timeline, membership, inviting, joining, canonical_aliases, Successions(db)
+        timeline, rooms.membership, rooms.inviting, rooms.joining, canonical_aliases, Successions(db)
     )
-    versions = offered_versions(foundation.ports.config)
-    default_version = get_room_version(foundation.ports.config.rooms.default_version)
-    creating = Creating(db, interner, timeline, inviting, clock, default_version, bridges.registry, versions)
     sending = Sending(db, foundation.live, timeline, presence.note_activity)
     delays = foundation.ports.config.delayed_events
     limits = DelayLimits(delays.max_delay_ms, delays.max_scheduled)
@@ -78,16 +120,16 @@ def compose_rooms(
         endpoints=[
             RoomSend(sending, delayed),
             DelayedEventEndpoints(delayed, delayed_sending),
-            CreateRoom(creating),
-            RoomMembership(membership, joining, aliases),
+            CreateRoom(rooms.creating),
+            RoomMembership(rooms.membership, rooms.joining, rooms.aliases),
             RoomStateEndpoints(state, changing_state, delayed),
-            Directory(aliases),
+            Directory(rooms.aliases),
             ListPublicRooms(PublicRooms(db, interner, fetch_page)),
-            RoomSummaries(Previews(db, interner, fetch_summary), aliases),
-            RoomUpgrades(Upgrading(db, interner, timeline, creating)),
+            RoomSummaries(Previews(db, interner, fetch_summary), rooms.aliases),
+            RoomUpgrades(Upgrading(db, interner, timeline, rooms.creating)),
             SpaceHierarchy(Hierarchies(db, interner, fetch_space, clock)),
             MutualRoomsEndpoint(MutualRooms(db, interner)),
             ReportContent(Reporting(db, interner, clock)),
         ],
-        workers=[delayed_sending],
+        workers=[delayed_sending, Sweeper("originals and requests", db, clock, sweep_rooms)],
     )

@@ -29,7 +29,7 @@ def compose_sliding(foundation: Foundation, parts: SyncParts, presence: Presence
     )
     keeper = Keeper(db, clock)
     # SQLite has one process; a database server may have several.
-    handover = Handover(db, clock, is_shared=not ports.config.database.url.startswith("sqlite:"))
+    handover = Handover(db, clock, is_shared=ports.config.database.is_shared)
     connections = Connections(parts.standings, keeper, handover, clock, ports.randomness)
     db.subscribe(connections.hear)
     sync = SlidingSync(

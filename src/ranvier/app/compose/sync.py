@@ -48,7 +48,7 @@ def lay_sync(foundation: Foundation) -> SyncParts:
         else Acknowledged(ports.db, delete_acknowledged)
     )
     # SQLite has one process; a database server may have several.
-    is_shared = not ports.config.database.url.startswith("sqlite:")
+    is_shared = ports.config.database.is_shared
     standings = Standings(
         ports.db, foundation.changes, foundation.waiters, ports.clock, acknowledged, is_shared=is_shared
     )

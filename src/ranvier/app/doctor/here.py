@@ -13,6 +13,7 @@ from ranvier.app.doctor.findings import Finding, Instruments, fault, fine, note
 from ranvier.core.errors import ServerFault
 from ranvier.io.ports import RemoteFault
 from ranvier.store.connect import open_database
+from ranvier.store.database import SchemaTooOld
 from ranvier.store.probe import find_engine_version
 
 LOW_BYTES: Final = 2**30
@@ -39,7 +40,9 @@ async def examine_here(instruments: Instruments) -> AsyncIterator[Finding]:
 async def _database(config: Config) -> Finding | None:
     """None: that it cannot be used is told among the other faults."""
     try:
-        db = await open_database(database_url(config))
+        db = await open_database(database_url(config), upgrade=False)
+    except SchemaTooOld as error:
+        return note(f"database: {error}")
     except (ServerFault, ValueError):
         return None
     try:

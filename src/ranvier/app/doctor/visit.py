@@ -36,7 +36,7 @@ async def print_findings(config: Config, peers: Sequence[ServerName]) -> bool:
     if not config.signing_key_file.exists():
         raise SetupFault(f"there is no signing key {config.signing_key_file}: `ranvier init` makes one")
     keys = read_signing_keys(config.signing_key_file)
-    network = await open_network(config.federation)
+    network = open_network(config.federation)
     try:
         instruments = Instruments(
             config=config,

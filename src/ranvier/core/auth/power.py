@@ -30,7 +30,6 @@ DEFAULT_LEVELS: Final[Mapping[str, int]] = {
 }
 """What holds for each single level that m.room.power_levels leaves out, or when there is no such event."""
 
-_DEFAULT_NOTIFICATION_LEVEL: Final = 50
 _UNPRIVILEGED_CREATOR_LEVEL: Final = 100
 
 # Up to v9 levels are not bound to canonical JSON's integers but to what a double can hold.
@@ -94,15 +93,6 @@ class PowerLevels(msgspec.Struct, frozen=True, eq=False):
             if level is not None:
                 return level
         return self.single_level("state_default" if is_state else "events_default")
-
-    def notification_level(self, key: str) -> int:
-        """The level required to trigger a kind of notification, such as "room" for @room."""
-        notifications = self.content.get("notifications")
-        if type(notifications) is dict:
-            level = parse_level(notifications.get(key), self.version)
-            if level is not None:
-                return level
-        return _DEFAULT_NOTIFICATION_LEVEL
 
     def single_level(self, name: str) -> int:
         """One of the levels of `DEFAULT_LEVELS`, by its name."""

@@ -69,12 +69,6 @@ def pdu_of_object(event: JsonObject, version: RoomVersion, *, limit_parents: boo
     return _pdu(event, event_id, json, version)
 
 
-def redact_pdu(pdu: Pdu, version: RoomVersion) -> Pdu:
-    """The redacted form of an event, under the same id and with signatures that still hold."""
-    event = redact(parse_object(pdu.json), version)
-    return _pdu(event, pdu.event_id, canonical_json.encode(event), version)
-
-
 def _has_good_content_hash(event: JsonObject) -> bool:
     return decode_base64(event["hashes"]["sha256"]) == decode_base64(content_hash(event))
 

@@ -53,30 +53,6 @@ class ServerKeys(msgspec.Struct, frozen=True, kw_only=True):
     received_ms: int
     document: JsonObject  # as it came, with fields unknown to us and every signature
 
-    @property
-    def refresh_ms(self) -> int:
-        """From when on to ask again: half of its lifetime, as notaries should."""
-        return self.received_ms + max(0, self.valid_until_ms - self.received_ms) // 2
-
-    def key_for_request(self, key_id: str, now_ms: int) -> VerifyKey | None:
-        """The key that may authenticate a request now; None if it is unknown, old or out of its time."""
-        return self.verify_keys.get(KeyID(key_id)) if now_ms <= self.valid_until_ms else None
-
-    def key_for_event(
-        self, key_id: str, origin_server_ts: int, *, enforce_validity: bool
-    ) -> VerifyKey | None:
-        """The key that may have signed an event sent at `origin_server_ts` (ms).
-
-        Args: enforce_validity - `RoomVersion.enforce_key_validity`. Rooms v1 to v4 ignore time.
-        """
-        current = self.verify_keys.get(KeyID(key_id))
-        if current is not None and (not enforce_validity or origin_server_ts <= self.valid_until_ms):
-            return current
-        old = self.old_verify_keys.get(KeyID(key_id))
-        if old is not None and (not enforce_validity or origin_server_ts < old.expired_ts):
-            return old.key
-        return None
-
 
 def build_key_document(
     server_name: ServerName,

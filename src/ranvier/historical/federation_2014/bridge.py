@@ -33,8 +33,9 @@ from ranvier.io.ports import RemoteFault
 from ranvier.io.randomness import Randomness
 from ranvier.services.accounts.profiles import FetchProfile
 from ranvier.services.rooms.aliases import FetchAlias, ResolvedAlias
+from ranvier.services.rooms.member_content import member_draft
 from ranvier.services.rooms.remote import AlreadyHere, RemoteRooms
-from ranvier.services.rooms.timeline import Draft, Timeline
+from ranvier.services.rooms.timeline import Timeline
 from ranvier.store.database import Database, ReadTxn, WriteTxn
 from ranvier.store.tables import historical_contexts as contexts
 from ranvier.store.tables import historical_pdus as pdus
@@ -139,8 +140,7 @@ class BridgedRooms:
             return await self._rest.invite(sender, room_id, invitee, content)
         if not self._peers.is_peer(server_of(invitee)):
             raise BadGateway(f"{invitee} cannot be invited: that server is no peer of this one.")
-        draft = Draft(sender=sender, type=_MEMBER, state_key=invitee, content=content)
-        (event_id,) = await self._timeline.send(room_id, [draft])
+        (event_id,) = await self._timeline.send(room_id, [member_draft(sender, invitee, content)])
         return event_id
 
     async def _join_through(

@@ -7,7 +7,7 @@ recent first by depth, and at one depth what arrived later here.
 from typing import Final
 
 from ranvier.core.errors import Forbidden, MissingParam, NotFound
-from ranvier.core.identifiers import parse_event_id, parse_room_id
+from ranvier.core.identifiers import parse_event_id
 from ranvier.http.federation.origin import origin_of, server_endpoint
 from ranvier.http.request import Request
 from ranvier.services.federation.serving import MAX_BACKFILL, Serving
@@ -25,7 +25,7 @@ class Federation2015:
     @server_endpoint("GET", _EVENT, operation="getEvent2015")
     async def get_event(self, request: Request) -> bytes:
         try:
-            return await self._serving.event(origin_of(request), parse_event_id(request.path["eventId"]))
+            return await self._serving.event(origin_of(request), request.event_id)
         except NotFound as error:
             # Today, who is not in the room is not told that there is such an event. In 2015 it was.
             if isinstance(error.__cause__, Forbidden):
@@ -42,7 +42,7 @@ class Federation2015:
             raise MissingParam("The query parameter limit is missing.")
         return await self._serving.backfill(
             origin_of(request),
-            parse_room_id(request.path["roomId"]),
+            request.room_id,
             event_ids,
             query.integer("limit", 0, least=1, most=MAX_BACKFILL),
         )

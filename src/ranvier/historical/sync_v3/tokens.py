@@ -11,9 +11,6 @@ import msgspec
 from ranvier.core.errors import BadToken
 from ranvier.core.tokens import MAX_POSITION
 
-FIRST_PAGE: Final = "1"
-"""What a client sends as `p.since` for the first page, and never gets as `p.next`."""
-
 _NUMBER: Final = r"(0|[1-9][0-9]{0,17})"
 _TOKEN: Final = re.compile(rf"V3_S{_NUMBER}(?:_F{_NUMBER})?_{_NUMBER}_{_NUMBER}_{_NUMBER}")
 _PAGE: Final = re.compile(rf"([1-9][0-9]{{0,8}})(?:-{_NUMBER})?")

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any, Final, TypeVar
 
+from ranvier.core.identifiers import UserID, parse_user_id
 from ranvier.http.endpoint import Api, Auth, Rate, endpoint
 from ranvier.http.request import Query, Request
 
@@ -63,6 +64,11 @@ def administers(
 def shorten(secret: str) -> str:
     """Enough to tell secrets from each other, and no more: never more than a quarter."""
     return f"{secret[: min(SHOWN_CHARS, len(secret) // 4)]}…"
+
+
+def named_user(request: Request) -> UserID:
+    """Whom the path names."""
+    return parse_user_id(request.path["userId"])
 
 
 def page_of(query: Query, default_limit: int = 100) -> dict[str, int]:

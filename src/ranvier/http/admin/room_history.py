@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from ranvier.core.errors import MatrixError, NotFound
-from ranvier.core.identifiers import RoomID, parse_event_id, parse_room_id
+from ranvier.core.identifiers import parse_event_id
 from ranvier.http.admin.declaring import V1, V2, administers, is_backwards
 from ranvier.http.client.event_context import context_request, encode_context
 from ranvier.http.client.room_history import encode_page, page_request
@@ -36,7 +36,7 @@ class RoomReadingEndpoints:
     )
     async def list_messages(self, request: Request) -> dict[str, Any]:
         query = request.query()
-        page = await self._reading.get_messages(request.requester, _room(request), page_request(query))
+        page = await self._reading.get_messages(request.requester, request.room_id, page_request(query))
         return encode_page(page, query)
 
     @administers(
@@ -46,7 +46,7 @@ class RoomReadingEndpoints:
         looks_at_content=True,
     )
     async def get_context(self, request: Request) -> dict[str, Any]:
-        found = await self._reading.get_context(request.requester, _room(request), context_request(request))
+        found = await self._reading.get_context(request.requester, request.room_id, context_request(request))
         return encode_context(found)
 
     @administers("GET", f"{V1}/rooms/{{roomId}}/timestamp_to_event", operation="findEventByTime")
@@ -54,12 +54,12 @@ class RoomReadingEndpoints:
         query = request.query()
         query.required("ts")
         return await self._reading.find_event(
-            request.requester, _room(request), query.integer("ts", 0), forwards=not is_backwards(query)
+            request.requester, request.room_id, query.integer("ts", 0), forwards=not is_backwards(query)
         )
 
     @administers("GET", f"{V1}/fetch_event/{{eventId}}", operation="fetchEvent", looks_at_content=True)
     async def fetch_event(self, request: Request) -> dict[str, Any]:
-        return {"event": await self._reading.get_stored(parse_event_id(request.path["eventId"]))}
+        return {"event": await self._reading.get_stored(request.event_id)}
 
 
 class HistoryPurgeEndpoints:
@@ -80,7 +80,7 @@ class HistoryPurgeEndpoints:
         event_id = request.path.get("eventId", body.purge_up_to_event_id)
         purge_id = await self._purge.start(
             request.requester,
-            _room(request),
+            request.room_id,
             event_id=None if event_id is None else parse_event_id(event_id),
             before_ms=body.purge_up_to_ts,
             delete_local_events=body.delete_local_events,
@@ -105,7 +105,7 @@ class RoomDeletionEndpoints:
 
     @administers("DELETE", f"{V1}/rooms/{{roomId}}", operation="deleteRoomAndWait")
     async def delete_room_and_wait(self, request: Request) -> dict[str, Any]:
-        room_id = _room(request)
+        room_id = request.room_id
         wish = request.body(DeletionWish, empty_is_object=True)
         if wish.block and not await self._rooms.is_known(room_id):
             await self._rooms.block(request.requester, room_id, is_blocked=True)
@@ -119,11 +119,11 @@ class RoomDeletionEndpoints:
     @administers("DELETE", f"{V2}/rooms/{{roomId}}", operation="deleteRoom")
     async def delete_room(self, request: Request) -> dict[str, str]:
         wish = request.body(DeletionWish)
-        return {"delete_id": await self._orders.start(request.requester, _room(request), wish)}
+        return {"delete_id": await self._orders.start(request.requester, request.room_id, wish)}
 
     @administers("GET", f"{V2}/rooms/{{roomId}}/delete_status", operation="listDeletionsOfRoom")
     async def list_deletions(self, request: Request) -> dict[str, Any]:
-        found = await self._tasks.list_of(_room(request), DELETE_ROOM)
+        found = await self._tasks.list_of(request.room_id, DELETE_ROOM)
         if not found:
             raise NotFound("This room was not deleted, or that was long ago.")
         return {"results": [_status(task) for task in found]}
@@ -152,7 +152,3 @@ def _shown(done: Shutdown) -> dict[str, Any]:
         "local_aliases": done.local_aliases,
         "new_room_id": done.new_room_id,
     }
-
-
-def _room(request: Request) -> RoomID:
-    return parse_room_id(request.path["roomId"])

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from ranvier.core.errors import InvalidParam
-from ranvier.core.identifiers import RoomID, parse_room_id, parse_server_name, parse_user_id
+from ranvier.core.identifiers import RoomID, parse_server_name, parse_user_id
 from ranvier.http.admin.declaring import V1, administers, flag, is_backwards, page_of
 from ranvier.http.request import Request
 from ranvier.http.responses import json_array
@@ -67,17 +67,17 @@ class RoomEndpoints:
 
     @administers("GET", f"{V1}/rooms/{{roomId}}", operation="getRoom")
     async def get_room(self, request: Request) -> dict[str, Any]:
-        info, details = await self._rooms.get(_room(request))
+        info, details = await self._rooms.get(request.room_id)
         return {**msgspec.to_builtins(info), **msgspec.to_builtins(details)}
 
     @administers("GET", f"{V1}/rooms/{{roomId}}/members", operation="listMembersOfRoom")
     async def list_members(self, request: Request) -> dict[str, Any]:
-        members = await self._rooms.list_members(_room(request))
+        members = await self._rooms.list_members(request.room_id)
         return {"members": members, "total": len(members)}
 
     @administers("GET", f"{V1}/rooms/{{roomId}}/state", operation="listStateOfRoom", looks_at_content=True)
     async def list_state(self, request: Request) -> dict[str, Any]:
-        state = await self._rooms.list_state(_room(request), request.query().text("type"))
+        state = await self._rooms.list_state(request.room_id, request.query().text("type"))
         return {"state": json_array(state)}
 
     @administers("GET", f"{V1}/rooms/{{roomId}}/hierarchy", operation="getHierarchyOfRoom")
@@ -88,19 +88,19 @@ class RoomEndpoints:
             limit=query.integer("limit", DEFAULT_TREE_PAGE, least=1, most=MAX_PAGE),
             since=query.text("from"),
         )
-        room_id = _room(request)
+        room_id = request.room_id
         await self._rooms.get(room_id)
         return await self._hierarchies.get_page(request.requester, room_id, wish)
 
     @administers("GET", f"{V1}/rooms/{{roomId}}/block", operation="isRoomBlocked")
     async def is_blocked(self, request: Request) -> dict[str, Any]:
-        blocker = await self._rooms.find_blocker(_room(request))
+        blocker = await self._rooms.find_blocker(request.room_id)
         return {"block": False} if blocker is None else {"block": True, "user_id": blocker}
 
     @administers("PUT", f"{V1}/rooms/{{roomId}}/block", operation="blockRoom")
     async def block(self, request: Request) -> Block:
         body = request.body(Block)
-        await self._rooms.block(request.requester, _room(request), is_blocked=body.block)
+        await self._rooms.block(request.requester, request.room_id, is_blocked=body.block)
         return body
 
     @administers("GET", f"{V1}/statistics/database/rooms", operation="listLargestRooms")
@@ -145,7 +145,3 @@ class RoomEntryEndpoints:
 
     async def _named(self, request: Request) -> RoomID:
         return await self._aliases.find_room(request.path["roomIdOrAlias"])
-
-
-def _room(request: Request) -> RoomID:
-    return parse_room_id(request.path["roomId"])

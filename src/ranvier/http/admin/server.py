@@ -6,8 +6,8 @@ import msgspec
 
 import ranvier
 from ranvier.core.errors import InvalidParam
-from ranvier.core.identifiers import UserID, parse_server_name, parse_user_id
-from ranvier.http.admin.declaring import V1, administers, flag, is_backwards, page_of
+from ranvier.core.identifiers import parse_server_name
+from ranvier.http.admin.declaring import V1, administers, flag, is_backwards, named_user, page_of
 from ranvier.http.request import Request
 from ranvier.services.administration.federation import ORDERS, DestinationInfo, Destinations
 from ranvier.services.administration.notices import Notice, ServerNotices
@@ -83,12 +83,12 @@ class ServerEndpoints:
 
     @administers("GET", f"{V1}/experimental_features/{{userId}}", operation="listFeaturesOfUser")
     async def list_features(self, request: Request) -> dict[str, dict[str, bool]]:
-        await self._users.get(_user(request))
+        await self._users.get(named_user(request))
         return {"features": FEATURES}
 
     @administers("PUT", f"{V1}/experimental_features/{{userId}}", operation="setFeaturesOfUser")
     async def set_features(self, request: Request) -> dict[str, str]:
-        await self._users.get(_user(request))
+        await self._users.get(named_user(request))
         wished = request.body(FeatureWish).features
         unknown = wished.keys() - FEATURES.keys()
         if unknown:
@@ -228,7 +228,3 @@ def _with_next(answer: dict[str, Any], reached: int) -> dict[str, Any]:
 def _storable(text: str | None) -> str | None:
     """Nothing that is stored has a U+0000."""
     return None if text is None else text.replace("\0", "")
-
-
-def _user(request: Request) -> UserID:
-    return parse_user_id(request.path["userId"])

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from ranvier.core.identifiers import DeviceID, RoomID, UserID, parse_user_id
-from ranvier.http.admin.declaring import V1, V2, administers
+from ranvier.core.identifiers import DeviceID, RoomID
+from ranvier.http.admin.declaring import V1, V2, administers, named_user
 from ranvier.http.client.admin import LookUp
 from ranvier.http.request import Request
 from ranvier.services.accounts.whois import WhoIs
@@ -49,43 +49,43 @@ class DeviceEndpoints:
 
     @administers("GET", f"{V1}/whois/{{userId}}", operation="whois")
     async def whois(self, request: Request) -> WhoIs:
-        return await self._look_up_whois(request.requester, _user(request))
+        return await self._look_up_whois(request.requester, named_user(request))
 
     @administers("POST", f"{V1}/users/{{userId}}/login", operation="loginAsUser")
     async def login_as_user(self, request: Request) -> dict[str, str]:
         body = request.body(LoginWish, empty_is_object=True)
-        token = await self._sessions.log_in_as(request.requester, _user(request), body.valid_until_ms)
+        token = await self._sessions.log_in_as(request.requester, named_user(request), body.valid_until_ms)
         return {"access_token": token}
 
     @administers("GET", f"{V2}/users/{{userId}}/devices", operation="listDevicesOfUser")
     async def list_devices(self, request: Request) -> dict[str, Any]:
-        found = await self._sessions.list_devices(_user(request))
+        found = await self._sessions.list_devices(named_user(request))
         return {"devices": [msgspec.to_builtins(one) for one in found], "total": len(found)}
 
     @administers("POST", f"{V2}/users/{{userId}}/devices", operation="addDeviceToUser")
     async def add_device(self, request: Request) -> dict[str, str]:
         body = request.body(NewDevice)
-        await self._sessions.add_device(_user(request), body.device_id, body.display_name)
+        await self._sessions.add_device(named_user(request), body.device_id, body.display_name)
         return {}
 
     @administers("GET", f"{V2}/users/{{userId}}/devices/{{deviceId}}", operation="getDeviceOfUser")
     async def get_device(self, request: Request) -> DeviceInfo:
-        return await self._sessions.get_device(_user(request), _device(request))
+        return await self._sessions.get_device(named_user(request), _device(request))
 
     @administers("PUT", f"{V2}/users/{{userId}}/devices/{{deviceId}}", operation="renameDeviceOfUser")
     async def rename_device(self, request: Request) -> dict[str, str]:
         body = request.body(DeviceChange)
-        await self._sessions.rename_device(_user(request), _device(request), body.display_name)
+        await self._sessions.rename_device(named_user(request), _device(request), body.display_name)
         return {}
 
     @administers("DELETE", f"{V2}/users/{{userId}}/devices/{{deviceId}}", operation="deleteDeviceOfUser")
     async def delete_device(self, request: Request) -> dict[str, str]:
-        await self._sessions.delete_devices(_user(request), [_device(request)])
+        await self._sessions.delete_devices(named_user(request), [_device(request)])
         return {}
 
     @administers("POST", f"{V2}/users/{{userId}}/delete_devices", operation="deleteDevicesOfUser")
     async def delete_devices(self, request: Request) -> dict[str, str]:
-        await self._sessions.delete_devices(_user(request), request.body(DoomedDevices).devices)
+        await self._sessions.delete_devices(named_user(request), request.body(DoomedDevices).devices)
         return {}
 
 
@@ -99,48 +99,48 @@ class UserActivityEndpoints:
 
     @administers("GET", f"{V1}/users/{{userId}}/joined_rooms", operation="listJoinedRoomsOfUser")
     async def list_joined_rooms(self, request: Request) -> dict[str, Any]:
-        rooms = await self._users.list_joined_rooms(_user(request))
+        rooms = await self._users.list_joined_rooms(named_user(request))
         return {"joined_rooms": rooms, "total": len(rooms)}
 
     @administers("GET", f"{V1}/users/{{userId}}/memberships", operation="listMembershipsOfUser")
     async def list_memberships(self, request: Request) -> dict[str, dict[RoomID, str]]:
-        return {"memberships": await self._users.list_memberships(_user(request))}
+        return {"memberships": await self._users.list_memberships(named_user(request))}
 
     @administers("GET", f"{V1}/users/{{userId}}/pushers", operation="listPushersOfUser")
     async def list_pushers(self, request: Request) -> dict[str, Any]:
-        found = await self._pushers.list_of(await self._users.act_as(_user(request)))
+        found = await self._pushers.list_of(await self._users.act_as(named_user(request)))
         return {"pushers": found, "total": len(found)}
 
     @administers(
         "GET", f"{V1}/users/{{userId}}/accountdata", operation="listAccountDataOfUser", looks_at_content=True
     )
     async def list_account_data(self, request: Request) -> bytes:
-        data = await self._users.list_account_data(_user(request))
+        data = await self._users.list_account_data(named_user(request))
         return msgspec.json.encode({"account_data": data})
 
     @administers("GET", f"{V1}/users/{{userId}}/sent_invite_count", operation="countInvitesOfUser")
     async def count_sent_invites(self, request: Request) -> dict[str, int]:
-        return {"invite_count": await self._users.count_sent_invites(_user(request), _from_ts(request))}
+        return {"invite_count": await self._users.count_sent_invites(named_user(request), _from_ts(request))}
 
     @administers("GET", f"{V1}/users/{{userId}}/cumulative_joined_room_count", operation="countRoomsOfUser")
     async def count_joined_rooms(self, request: Request) -> dict[str, int]:
-        count = await self._users.count_joined_rooms(_user(request), _from_ts(request))
+        count = await self._users.count_joined_rooms(named_user(request), _from_ts(request))
         return {"cumulative_joined_room_count": count}
 
     @administers("GET", f"{V1}/users/{{userId}}/override_ratelimit", operation="getRateLimitOfUser")
     async def get_rate_limit(self, request: Request) -> dict[str, Any]:
-        return _shown(await self._limits.find(_user(request)))
+        return _shown(await self._limits.find(named_user(request)))
 
     @administers("POST", f"{V1}/users/{{userId}}/override_ratelimit", operation="setRateLimitOfUser")
     async def set_rate_limit(self, request: Request) -> dict[str, Any]:
         body = request.body(OverrideWish, empty_is_object=True)
         override = RatelimitOverride(body.messages_per_second, body.burst_count)
-        await self._limits.set(_user(request), override)
+        await self._limits.set(named_user(request), override)
         return _shown(override)
 
     @administers("DELETE", f"{V1}/users/{{userId}}/override_ratelimit", operation="resetRateLimitOfUser")
     async def reset_rate_limit(self, request: Request) -> dict[str, Any]:
-        await self._limits.set(_user(request), None)
+        await self._limits.set(named_user(request), None)
         return {}
 
 
@@ -154,7 +154,7 @@ class UserRedactionEndpoints:
     @administers("POST", f"{V1}/user/{{userId}}/redact", operation="redactUser")
     async def redact_user(self, request: Request) -> dict[str, str]:
         wish = request.body(RedactionWish)
-        return {"redact_id": await self._redaction.start(request.requester, _user(request), wish)}
+        return {"redact_id": await self._redaction.start(request.requester, named_user(request), wish)}
 
     @administers("GET", f"{V1}/user/redact_status/{{redactId}}", operation="getRedactionOfUser")
     async def get_redaction(self, request: Request) -> dict[str, Any]:
@@ -186,7 +186,3 @@ def _from_ts(request: Request) -> int:
 
 def _device(request: Request) -> DeviceID:
     return DeviceID(request.path["deviceId"].replace("\0", ""))
-
-
-def _user(request: Request) -> UserID:
-    return parse_user_id(request.path["userId"])

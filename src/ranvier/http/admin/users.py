@@ -5,8 +5,7 @@ from typing import Any
 import msgspec
 
 from ranvier.core.errors import InvalidParam, MatrixError
-from ranvier.core.identifiers import UserID, parse_user_id
-from ranvier.http.admin.declaring import V1, V2, V3, administers, flag, is_backwards, page_of
+from ranvier.http.admin.declaring import V1, V2, V3, administers, flag, is_backwards, named_user, page_of
 from ranvier.http.request import Query, Request
 from ranvier.http.responses import Response
 from ranvier.services.accounts.moderation import Moderation
@@ -55,42 +54,42 @@ class UserEndpoints:
 
     @administers("GET", f"{V2}/users/{{userId}}", operation="getUser")
     async def get_user(self, request: Request) -> UserInfo:
-        return await self._users.get(_user(request))
+        return await self._users.get(named_user(request))
 
     @administers("PUT", f"{V2}/users/{{userId}}", operation="putUser")
     async def put_user(self, request: Request) -> Response:
-        user_id = _user(request)
+        user_id = named_user(request)
         is_new = await self._changes.put(request.requester, user_id, request.body(AccountWish))
         return Response(status=201 if is_new else 200, body=await self._users.get(user_id))
 
     @administers("POST", f"{V1}/deactivate/{{userId}}", operation="deactivateUser")
     async def deactivate_user(self, request: Request) -> dict[str, str]:
         body = request.body(Deactivation, empty_is_object=True)
-        was_bound = await self._changes.deactivate(request.requester, _user(request), erase=body.erase)
-        return {"id_server_unbind_result": "no-support" if was_bound else "success"}
+        await self._changes.deactivate(request.requester, named_user(request), erase=body.erase)
+        return {"id_server_unbind_result": "success"}  # nothing is ever bound
 
     @administers("POST", f"{V1}/reset_password/{{userId}}", operation="resetPassword")
     async def reset_password(self, request: Request) -> dict[str, str]:
         body = request.body(NewPassword)
         await self._changes.reset_password(
-            _user(request), body.new_password, logout_devices=body.logout_devices
+            named_user(request), body.new_password, logout_devices=body.logout_devices
         )
         return {}
 
     @administers("GET", f"{V1}/users/{{userId}}/admin", operation="isAdmin")
     async def is_admin(self, request: Request) -> AdminFlag:
-        return AdminFlag(await self._users.is_admin(_user(request)))
+        return AdminFlag(await self._users.is_admin(named_user(request)))
 
     @administers("PUT", f"{V1}/users/{{userId}}/admin", operation="setAdmin")
     async def set_admin(self, request: Request) -> dict[str, str]:
         body = request.body(AdminFlag)
-        await self._changes.set_admin(request.requester, _user(request), is_admin=body.admin)
+        await self._changes.set_admin(request.requester, named_user(request), is_admin=body.admin)
         return {}
 
     @administers("PUT", f"{V1}/suspend/{{userId}}", operation="suspendUser")
     async def suspend_user(self, request: Request) -> dict[str, bool]:
         body = request.body(SuspendFlag)
-        user_id = _user(request)
+        user_id = named_user(request)
         await self._moderation.suspend(request.requester, user_id, is_suspended=body.suspend)
         return {f"user_{user_id}_suspended": body.suspend}
 
@@ -100,7 +99,7 @@ class UserEndpoints:
         operation="allowCrossSigningReset",
     )
     async def allow_cross_signing_reset(self, request: Request) -> dict[str, int]:
-        return {"updatable_without_uia_before_ms": await self._changes.allow_key_reset(_user(request))}
+        return {"updatable_without_uia_before_ms": await self._changes.allow_key_reset(named_user(request))}
 
     @administers("GET", f"{V1}/username_available", operation="isUsernameAvailable")
     async def is_username_available(self, request: Request) -> dict[str, bool]:
@@ -109,12 +108,12 @@ class UserEndpoints:
 
     @administers("POST", f"{V1}/users/{{userId}}/shadow_ban", operation="shadowBan")
     async def shadow_ban(self, request: Request) -> dict[str, str]:
-        await self._users.get(_user(request))
+        await self._users.get(named_user(request))
         raise MatrixError(NO_SHADOW_BANS)
 
     @administers("DELETE", f"{V1}/users/{{userId}}/shadow_ban", operation="endShadowBan")
     async def end_shadow_ban(self, request: Request) -> dict[str, str]:
-        await self._users.get(_user(request))
+        await self._users.get(named_user(request))
         return {}
 
     @administers("GET", f"{V1}/threepid/{{medium}}/users/{{address}}", operation="findUserByThreepid")
@@ -152,7 +151,3 @@ class UserEndpoints:
         if page.next_offset is not None:
             answer["next_token"] = str(page.next_offset)
         return answer
-
-
-def _user(request: Request) -> UserID:
-    return parse_user_id(request.path["userId"])

@@ -28,7 +28,5 @@ class AccountDeactivation:
     )
     async def deactivate_account(self, request: Request) -> dict[str, str]:
         body = request.body(DeactivationBody, empty_is_object=True)
-        was_bound = await self._deactivation.deactivate(
-            request.requester_or_none, body.auth, erase=body.erase
-        )
-        return {"id_server_unbind_result": "no-support" if was_bound else "success"}
+        await self._deactivation.deactivate(request.requester_or_none, body.auth, erase=body.erase)
+        return {"id_server_unbind_result": "success"}  # nothing is ever bound

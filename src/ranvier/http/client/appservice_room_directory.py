@@ -7,7 +7,6 @@ from typing import Literal
 
 import msgspec
 
-from ranvier.core.identifiers import parse_room_id
 from ranvier.http.endpoint import Auth, Rate, endpoint
 from ranvier.http.request import Request
 from ranvier.services.appservices.directory import NetworkDirectories
@@ -34,7 +33,7 @@ class AppserviceRoomDirectory:
         await self._directories.publish(
             request.requester,
             request.path["networkId"],
-            parse_room_id(request.path["roomId"]),
+            request.room_id,
             is_published=request.body(VisibilityBody).visibility == "public",
         )
         return {}

@@ -7,7 +7,6 @@ from msgspec import Meta
 
 from ranvier.core.canonical_json import JsonObject
 from ranvier.core.errors import InvalidParam
-from ranvier.core.identifiers import parse_room_id
 from ranvier.core.limits import MAX_SAFE_INTEGER
 from ranvier.http.client.room_send import dated
 from ranvier.http.endpoint import Auth, Rate, endpoint
@@ -47,7 +46,7 @@ class DelayedEventEndpoints:
     async def schedule(self, request: Request) -> dict[str, str]:
         body = request.body(DelayedBody)
         wish = DelayWish(
-            room_id=parse_room_id(request.path["roomId"]),
+            room_id=request.room_id,
             type=request.path["eventType"],
             state_key=body.state_key,
             content=body.content,

@@ -42,7 +42,7 @@ class Directory:
 
     @endpoint("GET", "/_matrix/client/v3/rooms/{roomId}/aliases", operation="getLocalAliases")
     async def get_local_aliases(self, request: Request) -> AliasesAnswer:
-        room_id = parse_room_id(request.path["roomId"])
+        room_id = request.room_id
         return AliasesAnswer(await self._aliases.list_of_room(request.requester, room_id))
 
 

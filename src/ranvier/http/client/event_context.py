@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from ranvier.core.identifiers import parse_event_id, parse_room_id
 from ranvier.core.tokens import encode_room_token
 from ranvier.http.client.room_history import DEFAULT_LIMIT, event_filter
 from ranvier.http.endpoint import endpoint
@@ -24,9 +23,7 @@ class EventContexts:
         guests=True,
     )
     async def get_event_context(self, request: Request) -> dict[str, Any]:
-        found = await self._contexts.get_context(
-            request.requester, parse_room_id(request.path["roomId"]), context_request(request)
-        )
+        found = await self._contexts.get_context(request.requester, request.room_id, context_request(request))
         return encode_context(found)
 
 
@@ -34,7 +31,7 @@ def context_request(request: Request) -> ContextRequest:
     """What a request for a context asks for. Raises: BadIdentifier, InvalidParam, NotJson, BadJsonValue."""
     query = request.query()
     return ContextRequest(
-        event_id=parse_event_id(request.path["eventId"]),
+        event_id=request.event_id,
         limit=query.integer("limit", DEFAULT_LIMIT),
         filter=event_filter(query),
     )

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from ranvier.core.identifiers import ServerName, parse_room_id, parse_server_name
+from ranvier.core.identifiers import ServerName, parse_server_name
 from ranvier.http.endpoint import Auth, Rate, endpoint
 from ranvier.http.request import Request
 from ranvier.services.rooms.public_rooms import MAX_PAGE, PublicRooms, RoomsPage, RoomsWish
@@ -37,13 +37,13 @@ class ListPublicRooms:
 
     @endpoint("GET", _VISIBILITY, operation="getRoomVisibilityOnDirectory", auth=Auth.NONE)
     async def get_room_visibility_on_directory(self, request: Request) -> VisibilityBody:
-        is_published = await self._public_rooms.is_published(parse_room_id(request.path["roomId"]))
+        is_published = await self._public_rooms.is_published(request.room_id)
         return VisibilityBody("public" if is_published else "private")
 
     @endpoint("PUT", _VISIBILITY, operation="setRoomVisibilityOnDirectory", rate=Rate.WRITE)
     async def set_room_visibility_on_directory(self, request: Request) -> dict[str, object]:
         body = request.body(VisibilityBody, empty_is_object=True)
-        room_id = parse_room_id(request.path["roomId"])
+        room_id = request.room_id
         await self._public_rooms.publish(request.requester, room_id, is_published=body.visibility == "public")
         return {}
 

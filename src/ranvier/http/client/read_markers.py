@@ -1,7 +1,7 @@
 """The fully read marker, and receipts set with it. Spec: client-server API, "Fully read markers"."""
 
 from ranvier.core.canonical_json import JsonObject
-from ranvier.core.identifiers import parse_event_id, parse_room_id
+from ranvier.core.identifiers import parse_event_id
 from ranvier.http.endpoint import Rate, endpoint
 from ranvier.http.request import Request
 from ranvier.services.ephemeral.receipts import Marker, Receipts
@@ -27,5 +27,5 @@ class ReadMarkerEndpoints:
             # COMPAT: some clients send null for what they do not set.
             if body.get(marker.value) is not None
         }
-        await self._receipts.mark(request.requester, parse_room_id(request.path["roomId"]), markers)
+        await self._receipts.mark(request.requester, request.room_id, markers)
         return {}

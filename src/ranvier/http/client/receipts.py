@@ -1,7 +1,6 @@
 """Receipts. Spec: client-server API, "Receipts"."""
 
 from ranvier.core.canonical_json import JsonObject
-from ranvier.core.identifiers import parse_event_id, parse_room_id
 from ranvier.http.endpoint import Rate, endpoint
 from ranvier.http.request import Request
 from ranvier.services.ephemeral.receipts import Receipts, parse_marker, parse_thread_id
@@ -25,8 +24,8 @@ class ReceiptEndpoints:
         body = request.json(empty_is_object=True)
         await self._receipts.mark(
             request.requester,
-            parse_room_id(request.path["roomId"]),
-            {marker: parse_event_id(request.path["eventId"])},
+            request.room_id,
+            {marker: request.event_id},
             parse_thread_id(body["thread_id"]) if "thread_id" in body else None,
         )
         return {}

@@ -2,7 +2,6 @@
 
 from typing import Any, Final
 
-from ranvier.core.identifiers import parse_event_id, parse_room_id
 from ranvier.core.tokens import encode_room_token
 from ranvier.http.client.room_history import place
 from ranvier.http.endpoint import Rate, endpoint
@@ -53,13 +52,13 @@ class EventRelations:
     async def _answer(self, request: Request) -> dict[str, Any]:
         query = request.query()
         relating = Relating(
-            event_id=parse_event_id(request.path["eventId"]),
+            event_id=request.event_id,
             rel_type=request.path.get("relType"),
             event_type=request.path.get("eventType"),
             recurse=query.boolean("recurse"),
         )
         page = await self._relations.get_relating_events(
-            request.requester, parse_room_id(request.path["roomId"]), relating, _page(query)
+            request.requester, request.room_id, relating, _page(query)
         )
         answer: dict[str, Any] = {"chunk": json_array(page.events)}
         if page.end is not None:

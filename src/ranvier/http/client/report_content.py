@@ -2,7 +2,7 @@
 
 import msgspec
 
-from ranvier.core.identifiers import parse_event_id, parse_room_id, parse_user_id
+from ranvier.core.identifiers import parse_user_id
 from ranvier.http.endpoint import Rate, endpoint
 from ranvier.http.request import Request
 from ranvier.services.rooms.reporting import Reporting
@@ -30,17 +30,15 @@ class ReportContent:
     )
     async def report_event(self, request: Request) -> dict[str, object]:
         body = request.body(EventReportBody, empty_is_object=True)
-        room_id = parse_room_id(request.path["roomId"])
-        event_id = parse_event_id(request.path["eventId"])
+        room_id = request.room_id
+        event_id = request.event_id
         await self._reporting.report_event(request.requester, room_id, event_id, body.reason)
         return {}
 
     @endpoint("POST", "/_matrix/client/v3/rooms/{roomId}/report", operation="reportRoom", rate=Rate.WRITE)
     async def report_room(self, request: Request) -> dict[str, object]:
         body = request.body(ReportBody)
-        await self._reporting.report_room(
-            request.requester, parse_room_id(request.path["roomId"]), body.reason
-        )
+        await self._reporting.report_room(request.requester, request.room_id, body.reason)
         return {}
 
     @endpoint("POST", "/_matrix/client/v3/users/{userId}/report", operation="reportUser", rate=Rate.WRITE)

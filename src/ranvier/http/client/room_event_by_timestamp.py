@@ -1,6 +1,5 @@
 """The event nearest to a time. Spec: client-server API, `GET /rooms/{roomId}/timestamp_to_event`."""
 
-from ranvier.core.identifiers import parse_room_id
 from ranvier.core.limits import MAX_SAFE_INTEGER
 from ranvier.http.endpoint import endpoint
 from ranvier.http.request import Request
@@ -26,7 +25,7 @@ class RoomEventByTimestamp:
         query.required("ts")
         return await self._timestamps.find_event(
             request.requester,
-            parse_room_id(request.path["roomId"]),
+            request.room_id,
             query.integer("ts", 0, most=MAX_SAFE_INTEGER),
             forwards=query.choice("dir", ("f", "b")) == "f",
         )

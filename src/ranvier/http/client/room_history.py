@@ -3,7 +3,6 @@
 from typing import Any
 
 from ranvier.core.filters import EventFilter, parse_event_filter
-from ranvier.core.identifiers import parse_event_id, parse_room_id
 from ranvier.core.tokens import encode_room_token, parse_room_token
 from ranvier.http.endpoint import endpoint
 from ranvier.http.request import Query, Request
@@ -23,9 +22,7 @@ class RoomHistory:
     @endpoint("GET", "/_matrix/client/v3/rooms/{roomId}/messages", operation="getRoomEvents", guests=True)
     async def get_room_events(self, request: Request) -> dict[str, Any]:
         query = request.query()
-        page = await self._history.get_messages(
-            request.requester, parse_room_id(request.path["roomId"]), page_request(query)
-        )
+        page = await self._history.get_messages(request.requester, request.room_id, page_request(query))
         return encode_page(page, query)
 
     @endpoint(
@@ -37,13 +34,13 @@ class RoomHistory:
     async def get_one_room_event(self, request: Request) -> bytes:
         return await self._history.get_event(
             request.requester,
-            parse_event_id(request.path["eventId"]),
-            parse_room_id(request.path["roomId"]),
+            request.event_id,
+            request.room_id,
         )
 
     @endpoint("GET", "/_matrix/client/v3/events/{eventId}", operation="getOneEvent", guests=True)
     async def get_one_event(self, request: Request) -> bytes:
-        return await self._history.get_event(request.requester, parse_event_id(request.path["eventId"]))
+        return await self._history.get_event(request.requester, request.event_id)
 
 
 def page_request(query: Query) -> PageRequest:

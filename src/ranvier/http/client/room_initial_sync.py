@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from ranvier.core.identifiers import parse_room_id
 from ranvier.core.tokens import encode_room_token
 from ranvier.http.endpoint import endpoint
 from ranvier.http.request import Request
@@ -23,7 +22,7 @@ class RoomInitialSync:
         guests=True,
     )
     async def room_initial_sync(self, request: Request) -> dict[str, Any]:
-        room_id = parse_room_id(request.path["roomId"])
+        room_id = request.room_id
         room = await self._snapshots.get_room(request.requester, room_id)
         return {
             "room_id": room_id,

@@ -9,7 +9,6 @@ from ranvier.core.identifiers import (
     RoomID,
     ServerName,
     UserID,
-    parse_room_id,
     parse_server_name,
     parse_user_id,
 )
@@ -65,7 +64,7 @@ class RoomMembership:
         guests=True,
     )
     async def join_room_by_id(self, request: Request) -> RoomIdAnswer:
-        return await self._join(request, parse_room_id(request.path["roomId"]), ())
+        return await self._join(request, request.room_id, ())
 
     @endpoint(
         "POST",
@@ -118,7 +117,7 @@ class RoomMembership:
             raise ServerNotTrusted(NO_IDENTITY_SERVER)
         await self._membership.invite(
             request.requester,
-            parse_room_id(request.path["roomId"]),
+            request.room_id,
             parse_user_id(body.user_id),
             body.reason,
         )
@@ -133,7 +132,7 @@ class RoomMembership:
     )
     async def leave_room(self, request: Request) -> dict[str, object]:
         body = request.body(ReasonBody, empty_is_object=True)
-        await self._membership.leave(request.requester, parse_room_id(request.path["roomId"]), body.reason)
+        await self._membership.leave(request.requester, request.room_id, body.reason)
         return {}
 
     @endpoint("POST", "/_matrix/client/v3/rooms/{roomId}/kick", operation="kick", rate=Rate.WRITE)
@@ -150,7 +149,7 @@ class RoomMembership:
 
     @endpoint("POST", "/_matrix/client/v3/rooms/{roomId}/forget", operation="forgetRoom", rate=Rate.WRITE)
     async def forget_room(self, request: Request) -> dict[str, object]:
-        await self._membership.forget(request.requester, parse_room_id(request.path["roomId"]))
+        await self._membership.forget(request.requester, request.room_id)
         return {}
 
     @endpoint("GET", "/_matrix/client/v3/joined_rooms", operation="getJoinedRooms")
@@ -169,7 +168,5 @@ _Change = Callable[[Requester, RoomID, UserID, str | None], Awaitable[None]]
 
 async def _change(request: Request, change: _Change) -> dict[str, object]:
     body = request.body(TargetBody)
-    await change(
-        request.requester, parse_room_id(request.path["roomId"]), parse_user_id(body.user_id), body.reason
-    )
+    await change(request.requester, request.room_id, parse_user_id(body.user_id), body.reason)
     return {}

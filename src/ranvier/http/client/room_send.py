@@ -6,7 +6,6 @@ import msgspec
 
 from ranvier.core.errors import InvalidParam
 from ranvier.core.events.sticky import MAX_DURATION_MS
-from ranvier.core.identifiers import parse_event_id, parse_room_id
 from ranvier.core.limits import MAX_SAFE_INTEGER
 from ranvier.http.endpoint import Rate, endpoint
 from ranvier.http.request import Request
@@ -43,7 +42,7 @@ class RoomSend:
         delay_ms = delay_of(request)
         if delay_ms is not None:
             wish = DelayWish(
-                room_id=parse_room_id(request.path["roomId"]),
+                room_id=request.room_id,
                 type=request.path["eventType"],
                 content=request.json(empty_is_object=True),
                 delay_ms=delay_ms,
@@ -54,7 +53,7 @@ class RoomSend:
             return DelayIdAnswer(await self._delayed.schedule(request.requester, wish))
         event_id = await self._sending.send_message(
             request.requester,
-            parse_room_id(request.path["roomId"]),
+            request.room_id,
             request.path["eventType"],
             request.json(),
             request.path["txnId"],
@@ -72,8 +71,8 @@ class RoomSend:
     async def redact_event(self, request: Request) -> EventIdAnswer:
         event_id = await self._sending.redact(
             request.requester,
-            parse_room_id(request.path["roomId"]),
-            parse_event_id(request.path["eventId"]),
+            request.room_id,
+            request.event_id,
             request.json(empty_is_object=True),
             request.path["txnId"],
         )

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from ranvier.core.identifiers import RoomID, StateKey, parse_room_id
+from ranvier.core.identifiers import StateKey
 from ranvier.http.client.room_send import DelayIdAnswer, EventIdAnswer, dated, delay_of, stickiness
 from ranvier.http.endpoint import Rate, endpoint
 from ranvier.http.request import Request
@@ -26,13 +26,13 @@ class RoomStateEndpoints:
 
     @endpoint("GET", _STATE, operation="getRoomState", guests=True)
     async def get_room_state(self, request: Request) -> bytes:
-        return _array(await self._state.list_state(request.requester, _room_id(request)))
+        return _array(await self._state.list_state(request.requester, request.room_id))
 
     @endpoint("GET", _SLOT, _SLOT_WITHOUT_KEY, operation="getRoomStateWithKey", guests=True)
     async def get_room_state_with_key(self, request: Request) -> bytes:
         form = request.query().choice("format", ("content", "event"), "content")
         read = self._state.get_event if form == "event" else self._state.get_content
-        return await read(request.requester, _room_id(request), _slot(request))
+        return await read(request.requester, request.room_id, _slot(request))
 
     @endpoint(
         "PUT",
@@ -47,7 +47,7 @@ class RoomStateEndpoints:
         delay_ms = delay_of(request)
         if delay_ms is not None:
             wish = DelayWish(
-                room_id=_room_id(request),
+                room_id=request.room_id,
                 type=event_type,
                 state_key=state_key,
                 content=request.json(),
@@ -58,7 +58,7 @@ class RoomStateEndpoints:
             return DelayIdAnswer(await self._delayed.schedule(request.requester, wish))
         event_id = await self._changing.set(
             request.requester,
-            _room_id(request),
+            request.room_id,
             event_type,
             state_key,
             request.json(),
@@ -76,19 +76,13 @@ class RoomStateEndpoints:
                 for name in ("membership", "not_membership")
             )
         )
-        members = await self._state.list_members(
-            request.requester, _room_id(request), wanted, query.text("at")
-        )
+        members = await self._state.list_members(request.requester, request.room_id, wanted, query.text("at"))
         return b'{"chunk":%b}' % _array(members)
 
     @endpoint("GET", "/_matrix/client/v3/rooms/{roomId}/joined_members", operation="getJoinedMembersByRoom")
     async def get_joined_members_by_room(self, request: Request) -> bytes:
-        joined = await self._state.list_joined_members(request.requester, _room_id(request))
+        joined = await self._state.list_joined_members(request.requester, request.room_id)
         return msgspec.json.encode({"joined": joined})
-
-
-def _room_id(request: Request) -> RoomID:
-    return parse_room_id(request.path["roomId"])
 
 
 def _slot(request: Request) -> StateKey:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-from ranvier.core.identifiers import RoomID, parse_room_id
+from ranvier.core.identifiers import RoomID
 from ranvier.http.endpoint import Rate, endpoint
 from ranvier.http.request import Request
 from ranvier.services.rooms.upgrading import Upgrading
@@ -32,7 +32,7 @@ class RoomUpgrades:
         body = request.body(UpgradeBody)
         new_id = await self._upgrading.upgrade(
             request.requester,
-            parse_room_id(request.path["roomId"]),
+            request.room_id,
             body.new_version,
             body.additional_creators,
         )

@@ -1,6 +1,5 @@
 """The tree of a space. Spec: client-server API, GET /rooms/{roomId}/hierarchy."""
 
-from ranvier.core.identifiers import parse_room_id
 from ranvier.http.endpoint import endpoint
 from ranvier.http.request import Request
 from ranvier.services.rooms.hierarchy import MAX_DEPTH, MAX_PAGE, Hierarchies, TreePage, TreeWish
@@ -26,5 +25,5 @@ class SpaceHierarchy:
             limit=query.integer("limit", MAX_PAGE, least=1, most=MAX_PAGE),
             since=query.text("from"),
         )
-        room_id = parse_room_id(request.path["roomId"])
+        room_id = request.room_id
         return await self._hierarchies.get_page(request.requester, room_id, wish)

@@ -1,7 +1,7 @@
 """Tags on rooms. Spec: client-server API, "Room Tagging"."""
 
 from ranvier.core.canonical_json import JsonObject
-from ranvier.core.identifiers import RoomID, UserID, parse_room_id
+from ranvier.core.identifiers import RoomID, UserID
 from ranvier.http.endpoint import Rate, endpoint
 from ranvier.http.request import Request
 from ranvier.services.accounts.account_data import AccountDataStore
@@ -32,4 +32,4 @@ class Tags:
 
 
 def _owner_and_room(request: Request) -> tuple[UserID, RoomID]:
-    return UserID(request.path["userId"]), parse_room_id(request.path["roomId"])
+    return UserID(request.path["userId"]), request.room_id

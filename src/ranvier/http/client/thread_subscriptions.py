@@ -6,7 +6,7 @@ import msgspec
 
 from ranvier.core.canonical_json import JsonObject
 from ranvier.core.errors import InvalidParam
-from ranvier.core.identifiers import EventID, RoomID, parse_event_id, parse_room_id
+from ranvier.core.identifiers import EventID, RoomID, parse_event_id
 from ranvier.core.tokens import parse_sliding_token
 from ranvier.http.endpoint import Rate, endpoint
 from ranvier.http.request import Request
@@ -90,7 +90,7 @@ def describe_page(page: SubscriptionsPage) -> dict[str, Any]:
 
 
 def _thread(request: Request) -> tuple[RoomID, EventID]:
-    return parse_room_id(request.path["roomId"]), parse_event_id(request.path["eventId"])
+    return request.room_id, request.event_id
 
 
 def _position(text: str) -> int:

@@ -2,7 +2,6 @@
 
 from typing import Any, Final
 
-from ranvier.core.identifiers import parse_room_id
 from ranvier.core.tokens import encode_room_token
 from ranvier.http.client.room_history import place
 from ranvier.http.endpoint import endpoint
@@ -27,9 +26,7 @@ class ThreadsList:
             start=place(query, "from"),
             participated=query.choice("include", ("all", "participated"), "all") == "participated",
         )
-        found = await self._threads.list_threads(
-            request.requester, parse_room_id(request.path["roomId"]), asked
-        )
+        found = await self._threads.list_threads(request.requester, request.room_id, asked)
         answer: dict[str, Any] = {"chunk": json_array(found.roots)}
         if found.end is not None:
             answer["next_batch"] = encode_room_token(found.end)

@@ -3,7 +3,6 @@
 import msgspec
 
 from ranvier.core.canonical_json import JsonObject
-from ranvier.core.identifiers import parse_room_id
 from ranvier.http.endpoint import Rate, endpoint
 from ranvier.http.request import Request
 from ranvier.services.ephemeral.typing import DEFAULT_TIMEOUT_MS, Typing
@@ -31,7 +30,7 @@ class TypingEndpoints:
         timeout_ms = DEFAULT_TIMEOUT_MS if body.timeout is None else body.timeout
         await self._typing.set_typing(
             request.requester,
-            parse_room_id(request.path["roomId"]),
+            request.room_id,
             request.path["userId"],
             timeout_ms if body.typing else None,
         )

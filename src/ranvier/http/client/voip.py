@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from ranvier.core.canonical_json import JsonObject
 from ranvier.core.errors import NotFound
-from ranvier.core.identifiers import ServerName, parse_room_id
+from ranvier.core.identifiers import ServerName, UserID, parse_room_id
 from ranvier.http.endpoint import Auth, Rate, endpoint
 from ranvier.http.request import Request
 from ranvier.services.rtc.livekit import (
@@ -123,9 +123,7 @@ class LiveKit:
     )
     async def get_service_token(self, request: Request) -> LiveKitAccess:
         body = request.body(ServiceTokenBody)
-        user_id = await self._proofs.find_user(
-            body.openid_token.matrix_server_name, body.openid_token.access_token
-        )
+        user_id = await self._find_user(body.openid_token)
         participant = Participant(user_id, body.member.claimed_device_id, body.member.id)
         return await self._tokens.issue(parse_room_id(body.room_id), body.slot_id, participant)
 
@@ -139,8 +137,8 @@ class LiveKit:
     )
     async def get_sfu(self, request: Request) -> LiveKitAccess:
         body = request.body(SfuBody)
-        user_id = await self._proofs.find_user(
-            body.openid_token.matrix_server_name, body.openid_token.access_token
-        )
-        participant = Participant(user_id, body.device_id, None)
+        participant = Participant(await self._find_user(body.openid_token), body.device_id, None)
         return await self._tokens.issue(parse_room_id(body.room), CALL_SLOT, participant)
+
+    async def _find_user(self, proof: OpenIdProof) -> UserID:
+        return await self._proofs.find_user(proof.matrix_server_name, proof.access_token)

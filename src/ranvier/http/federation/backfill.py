@@ -3,7 +3,7 @@
 from typing import Final
 
 from ranvier.core.errors import MissingParam
-from ranvier.core.identifiers import parse_event_id, parse_room_id
+from ranvier.core.identifiers import parse_event_id
 from ranvier.http.federation.origin import origin_of, server_endpoint
 from ranvier.http.request import Request
 from ranvier.services.federation.serving import MAX_BACKFILL, MissingQuery, Serving
@@ -25,7 +25,7 @@ class Backfill:
             raise MissingParam("The query parameter v is missing.")
         return await self._serving.backfill(
             origin_of(request),
-            parse_room_id(request.path["roomId"]),
+            request.room_id,
             event_ids,
             query.integer("limit", _DEFAULT_LIMIT, least=1, most=MAX_BACKFILL),
         )
@@ -35,5 +35,5 @@ class Backfill:
     )
     async def get_missing_previous_events(self, request: Request) -> bytes:
         return await self._serving.missing_events(
-            origin_of(request), parse_room_id(request.path["roomId"]), request.body(MissingQuery)
+            origin_of(request), request.room_id, request.body(MissingQuery)
         )

@@ -1,6 +1,5 @@
 """Spec: server-server API, "Spaces"."""
 
-from ranvier.core.identifiers import parse_room_id
 from ranvier.http.federation.origin import origin_of, server_endpoint
 from ranvier.http.request import Request
 from ranvier.services.federation.spaces import Spaces, SpaceShown
@@ -16,6 +15,6 @@ class SpacesOfThisServer:
     async def get_space_hierarchy(self, request: Request) -> SpaceShown:
         return await self._spaces.show(
             origin_of(request),
-            parse_room_id(request.path["roomId"]),
+            request.room_id,
             suggested_only=request.query().boolean("suggested_only"),
         )

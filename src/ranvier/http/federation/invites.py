@@ -4,7 +4,6 @@ import msgspec
 
 from ranvier.core.canonical_json import JsonObject
 from ranvier.core.errors import IncompatibleRoomVersion
-from ranvier.core.identifiers import parse_event_id, parse_room_id
 from ranvier.http.federation.origin import origin_of, server_endpoint
 from ranvier.http.request import Request
 from ranvier.services.federation.invitations import Invitations
@@ -27,8 +26,8 @@ class Invites:
         body = request.body(InviteBody)
         signed = await self._invitations.invite(
             origin_of(request),
-            parse_room_id(request.path["roomId"]),
-            parse_event_id(request.path["eventId"]),
+            request.room_id,
+            request.event_id,
             body.room_version,
             body.event,
             body.invite_room_state,
@@ -45,8 +44,8 @@ class Invites:
         shown = unsigned.get("invite_room_state") if isinstance(unsigned, dict) else None
         signed = await self._invitations.invite(
             origin_of(request),
-            parse_room_id(request.path["roomId"]),
-            parse_event_id(request.path["eventId"]),
+            request.room_id,
+            request.event_id,
             "1",
             event,
             shown if isinstance(shown, list) else [],

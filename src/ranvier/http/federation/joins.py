@@ -1,6 +1,6 @@
 """Spec: server-server API, "Joining Rooms"."""
 
-from ranvier.core.identifiers import parse_event_id, parse_room_id, parse_user_id
+from ranvier.core.identifiers import parse_user_id
 from ranvier.http.federation.origin import origin_of, server_endpoint
 from ranvier.http.request import Request
 from ranvier.services.federation.admissions import Admissions
@@ -21,7 +21,7 @@ class Joins:
     async def make_join(self, request: Request) -> bytes:
         return await self._offers.join(
             origin_of(request),
-            parse_room_id(request.path["roomId"]),
+            request.room_id,
             parse_user_id(request.path["userId"]),
             request.query().all("ver") or [_OLDEST],
         )
@@ -30,8 +30,8 @@ class Joins:
     async def send_join(self, request: Request) -> bytes:
         return await self._admissions.join(
             origin_of(request),
-            parse_room_id(request.path["roomId"]),
-            parse_event_id(request.path["eventId"]),
+            request.room_id,
+            request.event_id,
             request.json(),
             omit_members=request.query().boolean("omit_members"),
         )

@@ -1,7 +1,7 @@
 """Spec: server-server API, "Knocking upon a room"."""
 
 from ranvier.core.errors import MissingParam
-from ranvier.core.identifiers import parse_event_id, parse_room_id, parse_user_id
+from ranvier.core.identifiers import parse_user_id
 from ranvier.http.federation.origin import origin_of, server_endpoint
 from ranvier.http.request import Request
 from ranvier.services.federation.admissions import Admissions
@@ -22,7 +22,7 @@ class Knocks:
             raise MissingParam("The query parameter ver is missing.")
         return await self._offers.knock(
             origin_of(request),
-            parse_room_id(request.path["roomId"]),
+            request.room_id,
             parse_user_id(request.path["userId"]),
             versions,
         )
@@ -31,7 +31,7 @@ class Knocks:
     async def send_knock(self, request: Request) -> bytes:
         return await self._admissions.knock(
             origin_of(request),
-            parse_room_id(request.path["roomId"]),
-            parse_event_id(request.path["eventId"]),
+            request.room_id,
+            request.event_id,
             request.json(),
         )

@@ -1,6 +1,6 @@
 """Spec: server-server API, "Leaving Rooms (Rejecting Invites)"."""
 
-from ranvier.core.identifiers import parse_event_id, parse_room_id, parse_user_id
+from ranvier.core.identifiers import parse_user_id
 from ranvier.http.federation.origin import origin_of, server_endpoint
 from ranvier.http.request import Request
 from ranvier.services.federation.admissions import Admissions
@@ -17,15 +17,15 @@ class Leaves:
     @server_endpoint("GET", "/_matrix/federation/v1/make_leave/{roomId}/{userId}", operation="makeLeave")
     async def make_leave(self, request: Request) -> bytes:
         return await self._offers.leave(
-            origin_of(request), parse_room_id(request.path["roomId"]), parse_user_id(request.path["userId"])
+            origin_of(request), request.room_id, parse_user_id(request.path["userId"])
         )
 
     @server_endpoint("PUT", "/_matrix/federation/v2/send_leave/{roomId}/{eventId}", operation="sendLeaveV2")
     async def send_leave(self, request: Request) -> dict[str, object]:
         await self._admissions.leave(
             origin_of(request),
-            parse_room_id(request.path["roomId"]),
-            parse_event_id(request.path["eventId"]),
+            request.room_id,
+            request.event_id,
             request.json(),
         )
         return {}

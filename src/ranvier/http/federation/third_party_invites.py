@@ -60,7 +60,7 @@ class ThirdPartyInvitesOfServers:
     )
     async def exchange_third_party_invite(self, request: Request) -> dict[str, object]:
         body = request.body(ExchangeBody)
-        room_id = parse_room_id(request.path["roomId"])
+        room_id = request.room_id
         is_invite = body.type == "m.room.member" and body.content.membership == "invite"
         if body.room_id != room_id or not is_invite:
             raise InvalidParam("This is no invite to the room that the path names.")

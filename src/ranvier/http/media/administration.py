@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from ranvier.core.errors import InvalidParam
-from ranvier.core.identifiers import parse_room_id, parse_server_name, parse_user_id
+from ranvier.core.identifiers import parse_server_name, parse_user_id
 from ranvier.http.endpoint import Api, Auth, Rate, endpoint
 from ranvier.http.request import Query, Request
 from ranvier.services.media.accounting import (
@@ -70,7 +70,7 @@ class MediaModerationEndpoints:
         **_WRITE,
     )
     async def quarantine_media_of_room(self, request: Request) -> dict[str, int]:
-        room_id = parse_room_id(request.path["roomId"])
+        room_id = request.room_id
         return {"num_quarantined": await self._moderation.quarantine_room(request.requester, room_id)}
 
     @endpoint("POST", f"{_V1}/user/{{userId}}/media/quarantine", operation="quarantineMediaOfUser", **_WRITE)
@@ -90,7 +90,7 @@ class MediaModerationEndpoints:
 
     @endpoint("GET", f"{_V1}/room/{{roomId}}/media", operation="listMediaOfRoom", **_READ)
     async def list_media_of_room(self, request: Request) -> RoomMedia:
-        return await self._moderation.list_room(parse_room_id(request.path["roomId"]))
+        return await self._moderation.list_room(request.room_id)
 
 
 class MediaDeletionEndpoints:

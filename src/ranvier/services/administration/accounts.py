@@ -103,15 +103,12 @@ class AccountChanges:
             set_password, user_id, password_hash, keep_device=None, logout_devices=logout_devices
         )
 
-    async def deactivate(self, requester: Requester, user_id: UserID, *, erase: bool) -> bool:
-        """Close an account. Whether one of its addresses stays bound at an identity server.
-
-        Raises: NotFound; Forbidden: it is one's own.
-        """
+    async def deactivate(self, requester: Requester, user_id: UserID, *, erase: bool) -> None:
+        """Close an account. Raises: NotFound; Forbidden: it is one's own."""
         check_local(user_id, self._interner.own_server)
         if requester.user_id == user_id:
             raise Forbidden("This is your own account.")
-        return await self._db.write(close_account, user_id, self._clock.now_ms(), erase=erase)
+        await self._db.write(close_account, user_id, self._clock.now_ms(), erase=erase)
 
     async def allow_key_reset(self, user_id: UserID) -> int:
         """Let the user replace the cross-signing keys once without proving who they are. Until when, in ms.

@@ -22,6 +22,7 @@ from ranvier.services.administration.tasks import DELETE_ROOM, Tasks
 from ranvier.services.requester import Requester
 from ranvier.services.rooms.creating import Creating
 from ranvier.services.rooms.live import LiveRoom
+from ranvier.services.rooms.member_content import member_draft
 from ranvier.services.rooms.new_room import NewRoom, build_drafts
 from ranvier.services.rooms.timeline import Draft, Timeline
 from ranvier.store.database import Database, ReadTxn, WriteTxn
@@ -203,7 +204,7 @@ class RoomDeletion:
                 raise _AlreadyThere("The user is in the new room.")
 
         drafts = [
-            Draft(sender=sender, type="m.room.member", state_key=user_id, content={"membership": membership})
+            member_draft(sender, user_id, {"membership": membership})
             for sender, membership in ((host, "invite"), (user_id, "join"))
         ]
         with suppress(_AlreadyThere):

@@ -18,7 +18,7 @@ from ranvier.services.accounts.profiles import AVATAR_URL, DISPLAYNAME, PROPAGAT
 from ranvier.services.administration.people import act_as, check_local, get_account
 from ranvier.services.requester import Requester
 from ranvier.services.rooms.joining import Joining
-from ranvier.services.rooms.member_content import member_content
+from ranvier.services.rooms.member_content import member_content, member_draft
 from ranvier.services.rooms.new_room import Founder, NewRoom, StateWish, build_drafts
 from ranvier.services.rooms.sending import Sending
 from ranvier.services.rooms.timeline import Draft, Timeline
@@ -176,12 +176,7 @@ class ServerNotices:
 
 
 def _invite(speaker: Requester, user_id: UserID) -> Draft:
-    return Draft(
-        sender=speaker.user_id,
-        type="m.room.member",
-        state_key=user_id,
-        content=member_content("invite"),
-    )
+    return member_draft(speaker.user_id, user_id, member_content("invite"))
 
 
 def _read_place(txn: ReadTxn, user_id: UserID) -> _Place:

@@ -1,6 +1,7 @@
 """What users reported, for administrators."""
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from ranvier.core.canonical_json import JsonObject
 from ranvier.core.errors import NotFound
@@ -19,18 +20,24 @@ _NO_SUMMARY = RoomSummary()
 
 
 class ReportInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A report of an event or a room, with the names that Synapse gives its parts."""
+    """A report, with the names that Synapse gives its parts. Which are set depends on what was reported."""
 
     id: int
     received_ts: int
-    room_id: RoomID | None
-    name: str | None
-    event_id: EventID | None
     user_id: UserID  # who reported
     reason: str | None
-    score: int | None = None
-    sender: UserID | None
-    canonical_alias: str | None
+    # Of events and rooms.
+    room_id: RoomID | UnsetType | None = UNSET
+    name: str | UnsetType | None = UNSET
+    canonical_alias: str | UnsetType | None = UNSET
+    # Of events.
+    event_id: EventID | UnsetType | None = UNSET
+    sender: UserID | UnsetType | None = UNSET
+    score: int | UnsetType | None = UNSET
+    # Of an event that is looked at by itself: as it is stored; None if it is not here any more.
+    event_json: JsonObject | UnsetType | None = UNSET
+    # Of users.
+    target_user_id: UserID | UnsetType | None = UNSET
 
 
 class ReportPage(msgspec.Struct, frozen=True):
@@ -38,82 +45,53 @@ class ReportPage(msgspec.Struct, frozen=True):
     total: int
 
 
-class UserReportInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A report of a user, with the names that Synapse gives its parts."""
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """None: whoever reported, wherever, whomever."""
 
-    id: int
-    received_ts: int
-    target_user_id: UserID | None
-    user_id: UserID  # who reported
-    reason: str | None
-
-
-class UserReportPage(msgspec.Struct, frozen=True):
-    reports: list[UserReportInfo]
-    total: int
+    reporter: UserID | None
+    room_id: RoomID | None
+    whom: UserID | None
 
 
 class Reports:
-    """Looks reports up."""
+    """Looks reports up. `subject`: EVENT, ROOM or USER."""
 
     def __init__(self, db: Database, interner: Interner) -> None:
         self._db = db
         self._interner = interner
 
     async def list_page(
-        self,
-        reporter: UserID | None,
-        room_id: RoomID | None,
-        sender: UserID | None,
-        *,
-        subject: str,
-        backwards: bool,
-        limit: int,
-        offset: int,
+        self, subject: str, wanted: Wanted, *, backwards: bool, limit: int, offset: int
     ) -> ReportPage:
-        """A page of the reports of events or rooms. None: whoever reported, wherever, whatever they reported."""
+        """A page of the reports of one kind."""
 
         def read(txn: ReadTxn) -> ReportPage:
             only = ReportFilter(
-                subjects=(subject,), reporter_nid=self._nid(txn, reporter), room_id=room_id, user_id=sender
+                subjects=(subject,),
+                reporter_nid=self._nid(txn, wanted.reporter),
+                room_id=wanted.room_id,
+                user_id=wanted.whom,
             )
             found = reports.list_reports(txn, only, backwards=backwards, limit=limit, offset=offset)
             return ReportPage(self._describe(txn, found), reports.count_reports(txn, only))
 
         return await self._db.read(read)
 
-    async def list_of_users(
-        self, reporter: UserID | None, target: UserID | None, *, backwards: bool, limit: int, offset: int
-    ) -> UserReportPage:
-        """A page of the reports of users. None: whoever reported, whomever."""
+    async def get(self, subject: str, report_nid: int) -> ReportInfo:
+        """Raises: NotFound."""
 
-        def read(txn: ReadTxn) -> UserReportPage:
-            only = ReportFilter(subjects=(USER,), reporter_nid=self._nid(txn, reporter), user_id=target)
-            found = reports.list_reports(txn, only, backwards=backwards, limit=limit, offset=offset)
-            return UserReportPage(self._describe_users(txn, found), reports.count_reports(txn, only))
-
-        return await self._db.read(read)
-
-    async def get(self, report_nid: int) -> tuple[ReportInfo, JsonObject | None]:
-        """The report and the event as it is stored; None if that is not here any more. Raises: NotFound."""
-
-        def read(txn: ReadTxn) -> tuple[ReportInfo, JsonObject | None]:
-            found = _find(txn, report_nid, EVENT)
+        def read(txn: ReadTxn) -> ReportInfo:
+            found = _find(txn, report_nid, subject)
+            (info,) = self._describe(txn, [found])
+            if subject != EVENT:
+                return info
             event = None if found.report.event_id is None else find_event(txn, found.report.event_id)
-            stored: JsonObject | None = None if event is None else msgspec.json.decode(event.json)
-            return self._describe(txn, [found])[0], stored
+            stored = None if event is None else msgspec.json.decode(event.json)
+            return msgspec.structs.replace(info, event_json=stored)
 
         return await self._db.read(read)
 
-    async def get_of_room(self, report_nid: int) -> ReportInfo:
-        """Raises: NotFound."""
-        return await self._db.read(lambda txn: self._describe(txn, [_find(txn, report_nid, ROOM)])[0])
-
-    async def get_of_user(self, report_nid: int) -> UserReportInfo:
-        """Raises: NotFound."""
-        return await self._db.read(lambda txn: self._describe_users(txn, [_find(txn, report_nid, USER)])[0])
-
-    async def delete(self, report_nid: int, subject: str = EVENT) -> None:
+    async def delete(self, subject: str, report_nid: int) -> None:
         """Raises: NotFound."""
 
         def write(txn: WriteTxn) -> None:
@@ -128,19 +106,6 @@ class Reports:
             return None
         return find_user_nids(txn, self._interner, (reporter,)).get(reporter, 0)
 
-    def _describe_users(self, txn: ReadTxn, found: list[StoredReport]) -> list[UserReportInfo]:
-        reporters = list_user_ids(txn, self._interner, {one.report.reporter_nid for one in found})
-        return [
-            UserReportInfo(
-                id=one.report_nid,
-                received_ts=one.report.received_ms,
-                target_user_id=one.report.user_id,
-                user_id=reporters[one.report.reporter_nid],
-                reason=msgspec.json.decode(one.report.reason, type=str),
-            )
-            for one in found
-        ]
-
     def _describe(self, txn: ReadTxn, found: list[StoredReport]) -> list[ReportInfo]:
         reporters = list_user_ids(txn, self._interner, {one.report.reporter_nid for one in found})
         named = {one.report.room_id for one in found if one.report.room_id is not None}
@@ -148,23 +113,28 @@ class Reports:
         summaries = list_summaries(txn, [room.room_nid for room in rooms.values()])
         infos = []
         for one in found:
-            report = one.report
-            room = None if report.room_id is None else rooms.get(report.room_id)
+            room = None if one.report.room_id is None else rooms.get(one.report.room_id)
             summary = _NO_SUMMARY if room is None else summaries.get(room.room_nid, _NO_SUMMARY)
-            infos.append(
-                ReportInfo(
-                    id=one.report_nid,
-                    received_ts=report.received_ms,
-                    room_id=report.room_id,
-                    name=summary.name,
-                    event_id=report.event_id,
-                    user_id=reporters[report.reporter_nid],
-                    reason=msgspec.json.decode(report.reason, type=str),
-                    sender=report.user_id,
-                    canonical_alias=summary.canonical_alias,
-                )
-            )
+            infos.append(_info(one, reporters[one.report.reporter_nid], summary))
         return infos
+
+
+def _info(stored: StoredReport, reporter: UserID, room: RoomSummary) -> ReportInfo:
+    report = stored.report
+    info = ReportInfo(
+        id=stored.report_nid,
+        received_ts=report.received_ms,
+        user_id=reporter,
+        reason=msgspec.json.decode(report.reason, type=str),
+    )
+    if report.subject == USER:
+        return msgspec.structs.replace(info, target_user_id=report.user_id)
+    info = msgspec.structs.replace(
+        info, room_id=report.room_id, name=room.name, canonical_alias=room.canonical_alias
+    )
+    if report.subject == ROOM:
+        return info
+    return msgspec.structs.replace(info, event_id=report.event_id, sender=report.user_id, score=None)
 
 
 def _find(txn: ReadTxn, report_nid: int, subject: str) -> StoredReport:

@@ -56,7 +56,7 @@ class Wires(msgspec.Struct, frozen=True):
     clock: Clock
     requests: AppserviceRequests
     holder: str  # the name of this process in leases
-    is_alone: bool  # no other process can work on this database
+    is_shared: bool  # whether there may be other processes on the database
 
 
 class Deliveries:
@@ -82,7 +82,7 @@ class Deliveries:
 
     async def run(self) -> None:
         """Deliver for ever."""
-        if self._all and self._wires.is_alone:
+        if self._all and not self._wires.is_shared:
             await self._wires.db.write(appservices.free_leases)
         async with asyncio.TaskGroup() as tasks:
             for delivery in self._all.values():

@@ -1,30 +1,16 @@
-"""The messages of deleted devices go bit by bit: there may be a million of them."""
+"""What nobody waits for goes: messages to devices that are gone, and which requests to send some were made."""
 
-import asyncio
-from collections.abc import Sequence
+from typing import Final
 
-from ranvier.store.database import Database, Hint, Kind
+from ranvier.store.database import WriteTxn
 from ranvier.store.tables.devices import sweep_deleted_devices
+from ranvier.store.tables.to_device import delete_expired_requests
+
+REMEMBERED_MS: Final = 3 * 24 * 3_600_000
+"""How long a repeated request, or a message that another server sends twice, is known as a repetition."""
 
 
-class DeviceSweeper:
-    """Sweeps when devices were deleted, and at the start what a process before left over."""
-
-    name = "deleted devices"
-
-    def __init__(self, db: Database) -> None:
-        self._db = db
-        self._deleted = asyncio.Event()
-        db.subscribe(self._hear)
-
-    async def run(self) -> None:
-        while True:
-            self._deleted.clear()
-            # Each bit is a write of its own, so that others come in between.
-            while await self._db.write(sweep_deleted_devices):
-                pass
-            await self._deleted.wait()
-
-    def _hear(self, hints: Sequence[Hint]) -> None:
-        if any(hint.kind in (Kind.JOB, Kind.GAP) for hint in hints):
-            self._deleted.set()
+def sweep_devices(txn: WriteTxn, now_ms: int) -> bool:
+    """Delete a part. True: there may be more, for of one device there may be a million messages."""
+    delete_expired_requests(txn, now_ms - REMEMBERED_MS)
+    return sweep_deleted_devices(txn)

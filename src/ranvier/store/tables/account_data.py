@@ -1,7 +1,7 @@
 """Account data, global and per room (tags, m.direct and m.fully_read are account data too), and who ignores
 whom.
 
-Tables: account_data, ignored_users. Owner: services.account_data. Growth: one row a user, room and type.
+Tables: account_data, ignored_users. Owner: services.accounts. Growth: one row a user, room and type.
 Index -> query: primary key -> get; by_position -> sync; ignored_users primary key -> who ignores a sender.
 
 A deletion leaves a row without content, which tells clients of it; an initial sync does not show it.
@@ -57,7 +57,6 @@ _DELETE_OF_USER: Final = "DELETE FROM account_data WHERE user_nid = :user_nid"
 _DELETE_OF_ROOM: Final = "DELETE FROM account_data WHERE user_nid = :user_nid AND room_nid = :room_nid"
 _UNIGNORE_ALL: Final = "DELETE FROM ignored_users WHERE user_nid = :user_nid"
 _IGNORE: Final = "INSERT INTO ignored_users (ignored_nid, user_nid) VALUES (:ignored_nid, :user_nid)"
-_IGNORING: Final = "SELECT user_nid FROM ignored_users WHERE ignored_nid = :ignored_nid"
 _IGNORED_BY: Final = "SELECT user_nid, ignored_nid FROM ignored_users WHERE user_nid IN (:user_nids[])"
 _IGNORED: Final = "SELECT ignored_nid FROM ignored_users WHERE user_nid = :user_nid"
 
@@ -127,11 +126,6 @@ def set_ignored_users(txn: WriteTxn, user_nid: int, ignored_nids: Collection[int
     rows = [{"ignored_nid": nid, "user_nid": user_nid} for nid in sorted(set(ignored_nids))]
     txn.execute_many(_IGNORE, rows)
     txn.hint(Kind.PUSH, user_nid)
-
-
-def list_ignoring(txn: ReadTxn, sender_nid: int) -> set[int]:
-    """Local users who ignore the sender. Cost: 1 query, nearly always empty."""
-    return {user_nid for (user_nid,) in txn.all(_IGNORING, ignored_nid=sender_nid)}
 
 
 def list_ignored(txn: ReadTxn, user_nid: int) -> set[int]:

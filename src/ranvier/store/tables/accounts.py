@@ -53,7 +53,6 @@ _INSERT: Final = """
     VALUES (:user_nid, :kind, :password_hash, :appservice_id, :created_ms)
     ON CONFLICT (user_nid) DO NOTHING
 """
-_COUNT: Final = "SELECT COUNT(*) FROM accounts WHERE deactivated_ms IS NULL"
 _DEACTIVATE: Final = """
     UPDATE accounts SET deactivated_ms = COALESCE(deactivated_ms, :now_ms), password_hash = NULL,
         is_erased = CASE WHEN is_erased = 1 THEN 1 ELSE :is_erased END
@@ -128,10 +127,6 @@ def list_accounts(txn: ReadTxn, after: int, limit: int) -> list[Account]:
     start.
     """
     return [_account(row) for row in txn.all(_LIST, after=after, limit=limit)]
-
-
-def count_active_accounts(txn: ReadTxn) -> int:
-    return int(txn.value(_COUNT))
 
 
 def set_password_hash(txn: WriteTxn, user_nid: int, password_hash: str | None) -> bool:

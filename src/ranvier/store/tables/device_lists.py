@@ -68,7 +68,6 @@ _INSERT_CHANGE: Final = """
 _CHANGED_USERS: Final = """
     SELECT user_nid FROM device_list_versions WHERE position > :since AND position <= :up_to ORDER BY position
 """
-_VERSIONS: Final = "SELECT user_nid, position FROM device_list_versions WHERE user_nid IN (:user_nids[])"
 _CHANGES: Final = """
     SELECT position, user_nid, device_id FROM device_list_changes
     WHERE position > :since AND position <= :up_to ORDER BY position LIMIT :limit
@@ -194,14 +193,6 @@ def insert_device_change(txn: WriteTxn, user_nid: int, device_id: DeviceID | Non
 def list_changed_users(txn: ReadTxn, since: int, up_to: int) -> list[int]:
     """Users (local and remote) whose newest change lies in (since, up_to], oldest first."""
     return [user_nid for (user_nid,) in txn.all(_CHANGED_USERS, since=since, up_to=up_to)]
-
-
-def find_versions(txn: ReadTxn, user_nids: Collection[int]) -> dict[int, int]:
-    """user_nid -> position of its newest change; a user without any is left out."""
-    nids = list(user_nids)
-    return {
-        nid: position for batch in in_batches(nids) for nid, position in txn.all(_VERSIONS, user_nids=batch)
-    }
 
 
 def list_device_changes(txn: ReadTxn, since: int, up_to: int, limit: int) -> list[DeviceChange]:

@@ -172,7 +172,6 @@ def delete_devices(txn: WriteTxn, devices: Collection[Device]) -> None:
             insert_device_change(txn, device.user_nid, device.device_id)
             txn.hint(Kind.USER, device.user_nid)
             txn.hint(Kind.SESSION, device.user_nid)
-    txn.hint(Kind.JOB, 0)
 
 
 def sweep_deleted_devices(txn: WriteTxn, limit: int = 1000) -> bool:

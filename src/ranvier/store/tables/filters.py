@@ -1,6 +1,6 @@
 """Filters that clients uploaded.
 
-Table: filters. Owner: services.sync. Growth: one row a distinct filter of a user.
+Table: filters. Owner: services.accounts. Growth: one row a distinct filter of a user.
 Index -> query: primary key -> find; UNIQUE (user, hash) -> the same filter again gets the same id.
 
 Spec: client-server API, "Filtering".

@@ -32,7 +32,6 @@ class StoredPdu(msgspec.Struct, frozen=True):
 
 _COLUMNS: Final = "p.pdu_nid, p.origin, p.pdu_id, p.context, p.depth, p.is_outlier, p.json"
 _ONE: Final = f"SELECT {_COLUMNS} FROM historical_pdus p WHERE p.origin = :origin AND p.pdu_id = :pdu_id"  # noqa: S608
-_BY_NID: Final = f"SELECT {_COLUMNS} FROM historical_pdus p WHERE p.pdu_nid IN (:nids[])"  # noqa: S608
 _OF_CONTEXT: Final = f"""
     SELECT {_COLUMNS} FROM historical_pdus p WHERE p.context = :context ORDER BY p.pdu_nid LIMIT :limit
 """  # noqa: S608
@@ -45,7 +44,6 @@ _INSERT_EDGE: Final = """
     INSERT INTO historical_edges (pdu_nid, prev_origin, prev_pdu_id)
     VALUES (:pdu_nid, :prev_origin, :prev_pdu_id) ON CONFLICT (pdu_nid, prev_origin, prev_pdu_id) DO NOTHING
 """
-_EDGES: Final = "SELECT pdu_nid, prev_origin, prev_pdu_id FROM historical_edges WHERE pdu_nid IN (:nids[])"
 _PARENTS: Final = f"""
     SELECT {_COLUMNS} FROM historical_edges e
     JOIN historical_pdus p ON p.origin = e.prev_origin AND p.pdu_id = e.prev_pdu_id
@@ -106,10 +104,6 @@ def list_pdus(txn: ReadTxn, names: Collection[Name]) -> dict[Name, StoredPdu]:
     return {pdu.name: pdu for pdu in found if pdu is not None}
 
 
-def list_pdus_by_nid(txn: ReadTxn, nids: Collection[int]) -> dict[int, StoredPdu]:
-    return {row[0]: _pdu_of(row) for batch in in_batches(list(nids)) for row in txn.all(_BY_NID, nids=batch)}
-
-
 def list_context(txn: ReadTxn, context: str, limit: int) -> list[StoredPdu]:
     """The PDUs of a context, in the order in which they came."""
     return [_pdu_of(row) for row in txn.all(_OF_CONTEXT, context=context, limit=limit)]
@@ -156,15 +150,6 @@ def list_missing(txn: ReadTxn, context: str, names: Sequence[Name]) -> list[Name
         for name in dict.fromkeys(names)
         if name not in held or held[name].is_outlier or held[name].context != context
     ]
-
-
-def list_prev(txn: ReadTxn, pdu_nids: Collection[int]) -> dict[int, list[Name]]:
-    """What PDUs cite, by pdu_nid."""
-    found: dict[int, list[Name]] = {nid: [] for nid in pdu_nids}
-    for batch in in_batches(list(found)):
-        for nid, origin, pdu_id in txn.all(_EDGES, nids=batch):
-            found[nid].append((origin, pdu_id))
-    return found
 
 
 def list_parents(txn: ReadTxn, context: str, pdu_nids: Collection[int]) -> list[StoredPdu]:

@@ -37,10 +37,6 @@ _WAITING: Final = """
     SELECT o.outgoing_nid, p.json FROM historical_outgoing o JOIN historical_pdus p ON p.pdu_nid = o.pdu_nid
     WHERE o.destination = :destination AND o.sent_nid IS NULL ORDER BY o.outgoing_nid LIMIT :limit
 """
-_DESTINATIONS: Final = """
-    SELECT DISTINCT destination FROM historical_outgoing WHERE sent_nid IS NULL
-    UNION SELECT DISTINCT destination FROM historical_sent WHERE body IS NOT NULL
-"""
 _INSERT_SENT: Final = """
     INSERT INTO historical_sent (destination, txn_id, body, sender, until_ms)
     VALUES (:destination, :txn_id, :body, :sender, :until_ms)
@@ -129,11 +125,6 @@ def unqueue_pdu(txn: WriteTxn, destination: str, pdu_nid: int) -> bool:
 def list_waiting(txn: ReadTxn, destination: str, limit: int) -> list[tuple[int, bytes]]:
     """(outgoing_nid, JSON) of PDUs that are in no transaction yet, oldest first."""
     return [(nid, json) for nid, json in txn.all(_WAITING, destination=destination, limit=limit)]
-
-
-def list_destinations(txn: ReadTxn) -> set[str]:
-    """Whom anything waits for."""
-    return {row[0] for row in txn.all(_DESTINATIONS)}
 
 
 def insert_sent(txn: WriteTxn, destination: str, sent: Unsent, outgoing_nids: Sequence[int]) -> None:

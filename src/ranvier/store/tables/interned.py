@@ -3,9 +3,9 @@
 Tables: servers, users, state_keys (rooms: see `rooms`). Growth: one row a name.
 Index -> query: the UNIQUE names -> find and intern; the primary keys -> list names of numbers.
 
-An `Interner` keeps names in memory in front of the tables. Functions here only look into it: a number that a
-transaction made is told to it (`Names.remember`) when that transaction has committed, so that it can never
-hold what was rolled back.
+An `Interner` keeps names in memory in front of the tables. What a snapshot shows is kept as it is read. A number
+that a writing transaction saw or made is told to it (`Names.remember`) when that transaction has committed, so that it
+can never hold what was rolled back.
 """
 
 from collections.abc import Callable, Collection, Hashable, Mapping
@@ -112,7 +112,7 @@ def find_server_nids(
     txn: ReadTxn, interner: Interner, names: Collection[ServerName]
 ) -> dict[ServerName, int]:
     """The numbers of those servers that have one."""
-    return _find(interner.servers, names, lambda missing: _pairs(txn, _FIND_SERVERS, missing))
+    return _find(txn, interner.servers, names, lambda missing: _pairs(txn, _FIND_SERVERS, missing))
 
 
 def intern_servers(txn: WriteTxn, interner: Interner, names: Collection[ServerName]) -> dict[ServerName, int]:
@@ -127,7 +127,7 @@ def intern_servers(txn: WriteTxn, interner: Interner, names: Collection[ServerNa
 
 def find_user_nids(txn: ReadTxn, interner: Interner, user_ids: Collection[UserID]) -> dict[UserID, int]:
     """The numbers of those users that have one."""
-    return _find(interner.users, user_ids, lambda missing: _pairs(txn, _FIND_USERS, missing))
+    return _find(txn, interner.users, user_ids, lambda missing: _pairs(txn, _FIND_USERS, missing))
 
 
 def intern_users(txn: WriteTxn, interner: Interner, user_ids: Collection[UserID]) -> dict[UserID, int]:
@@ -159,7 +159,7 @@ def intern_users(txn: WriteTxn, interner: Interner, user_ids: Collection[UserID]
 
 def find_state_key_nids(txn: ReadTxn, interner: Interner, slots: Collection[StateKey]) -> dict[StateKey, int]:
     """The numbers of those (type, state_key) that have one."""
-    return _find(interner.state_keys, slots, lambda missing: _find_slots(txn, missing))
+    return _find(txn, interner.state_keys, slots, lambda missing: _find_slots(txn, missing))
 
 
 def intern_state_keys(txn: WriteTxn, interner: Interner, slots: Collection[StateKey]) -> dict[StateKey, int]:
@@ -174,24 +174,27 @@ def intern_state_keys(txn: WriteTxn, interner: Interner, slots: Collection[State
 
 def list_server_names(txn: ReadTxn, interner: Interner, nids: Collection[int]) -> dict[int, ServerName]:
     """The names behind the numbers; a number that nothing has is left out."""
-    return _list(interner.servers, nids, lambda missing: dict(_rows(txn, _LIST_SERVERS, missing)))
+    return _list(txn, interner.servers, nids, lambda missing: dict(_rows(txn, _LIST_SERVERS, missing)))
 
 
 def list_user_ids(txn: ReadTxn, interner: Interner, nids: Collection[int]) -> dict[int, UserID]:
     """The names behind the numbers; a number that nothing has is left out."""
-    return _list(interner.users, nids, lambda missing: dict(_rows(txn, _LIST_USERS, missing)))
+    return _list(txn, interner.users, nids, lambda missing: dict(_rows(txn, _LIST_USERS, missing)))
 
 
 def list_state_keys(txn: ReadTxn, interner: Interner, nids: Collection[int]) -> dict[int, StateKey]:
     """The slots behind the numbers; a number that nothing has is left out."""
     return _list(
+        txn,
         interner.state_keys,
         nids,
         lambda missing: {nid: (type_, key) for nid, type_, key in _rows(txn, _LIST_STATE_KEYS, missing)},
     )
 
 
-def _find(names: Names[N], wanted: Collection[N], query: Callable[[list[N]], dict[N, int]]) -> dict[N, int]:
+def _find(
+    txn: ReadTxn, names: Names[N], wanted: Collection[N], query: Callable[[list[N]], dict[N, int]]
+) -> dict[N, int]:
     found: dict[N, int] = {}
     missing: list[N] = []
     for name in wanted:
@@ -201,12 +204,15 @@ def _find(names: Names[N], wanted: Collection[N], query: Callable[[list[N]], dic
         else:
             found[name] = nid
     if missing:
-        found.update(query(missing))
+        read = query(missing)
+        if txn.is_snapshot:
+            names.remember(read)
+        found.update(read)
     return found
 
 
 def _list(
-    names: Names[N], wanted: Collection[int], query: Callable[[list[int]], dict[int, N]]
+    txn: ReadTxn, names: Names[N], wanted: Collection[int], query: Callable[[list[int]], dict[int, N]]
 ) -> dict[int, N]:
     found: dict[int, N] = {}
     missing: list[int] = []
@@ -217,7 +223,10 @@ def _list(
         else:
             found[nid] = name
     if missing:
-        found.update(query(missing))
+        read = query(missing)
+        if txn.is_snapshot:
+            names.remember({name: nid for nid, name in read.items()})
+        found.update(read)
     return found
 
 

@@ -42,9 +42,17 @@ _DUE: Final = """
     SELECT job_nid, dedupe_key, payload, attempts + 1 FROM jobs
     WHERE kind = :kind AND run_ms <= :now_ms ORDER BY run_ms LIMIT :limit {skip_locked}
 """
+_AHEAD: Final = """
+    SELECT job_nid, dedupe_key, payload, attempts + 1 FROM jobs
+    WHERE kind = :kind AND run_ms > :latest_ms ORDER BY run_ms LIMIT :limit {skip_locked}
+"""
 _LEASE: Final = """
     UPDATE jobs SET lease = :lease, run_ms = :until_ms, attempts = attempts + 1
     WHERE job_nid = :job_nid
+"""
+_HURRY: Final = """
+    UPDATE jobs SET run_ms = :now_ms
+    WHERE kind = :kind AND dedupe_key = :key AND lease IS NULL AND run_ms > :now_ms
 """
 _COMPLETE: Final = "DELETE FROM jobs WHERE job_nid = :job_nid"
 _EXTEND: Final = "UPDATE jobs SET run_ms = :until_ms WHERE lease = :lease"
@@ -57,6 +65,9 @@ _WAITING: Final = """
     FROM jobs ORDER BY job_nid LIMIT :limit
 """
 _NEXT: Final = "SELECT MIN(run_ms) FROM jobs WHERE kind = :kind"
+_LAST: Final = "SELECT MAX(run_ms) FROM jobs WHERE kind = :kind"
+
+FAR_OFF: Final = 2**63 - 1
 
 MAX_ERROR_CHARS: Final = 500
 
@@ -67,9 +78,28 @@ def enqueue_job(txn: WriteTxn, kind: str, key: str, payload: bytes, run_ms: int)
     txn.hint(Kind.JOB, 0)
 
 
-def lease_jobs(txn: WriteTxn, kind: str, lease: str, now_ms: int, until_ms: int, limit: int) -> list[Job]:
-    """Take jobs that are due, for oneself until `until_ms`. `lease` names who takes them."""
+def hurry_job(txn: WriteTxn, kind: str, key: str, now_ms: int) -> None:
+    """Let a job that waits be due, if there is one."""
+    txn.execute(_HURRY, kind=kind, key=key, now_ms=now_ms)
+    txn.hint(Kind.JOB, 0)
+
+
+def lease_jobs(
+    txn: WriteTxn,
+    kind: str,
+    lease: str,
+    now_ms: int,
+    until_ms: int,
+    limit: int,
+    latest_ms: int = FAR_OFF,
+) -> list[Job]:
+    """Take jobs that are due, for oneself until `until_ms`. `lease` names who takes them.
+
+    `latest_ms`: no job is to wait for a later time; one that does is from before the clock was set back, and due.
+    """
     jobs = [Job(*row) for row in txn.all(_DUE, kind=kind, now_ms=now_ms, limit=limit)]
+    if not jobs:
+        jobs = [Job(*row) for row in txn.all(_AHEAD, kind=kind, latest_ms=latest_ms, limit=limit)]
     txn.execute_many(_LEASE, [{"job_nid": job.job_nid, "lease": lease, "until_ms": until_ms} for job in jobs])
     return jobs
 
@@ -94,8 +124,12 @@ def postpone_job(txn: WriteTxn, job_nid: int, run_ms: int, error: str) -> None:
     txn.execute(_POSTPONE, job_nid=job_nid, run_ms=run_ms, error=error[:MAX_ERROR_CHARS])
 
 
-def find_next_run_ms(txn: ReadTxn, kind: str) -> int | None:
-    """When the next job of a kind is due (or the next lease ends), or None without any."""
+def find_next_run_ms(txn: ReadTxn, kind: str, latest_ms: int = FAR_OFF) -> int | None:
+    """When the next job of a kind is due (or the next lease ends): 0 if one is that waits for a time after `latest_ms`,
+    as in `lease_jobs`. None without any."""
+    last: int | None = txn.value(_LAST, kind=kind)
+    if last is None or last > latest_ms:
+        return None if last is None else 0
     value: int | None = txn.value(_NEXT, kind=kind)
     return value
 

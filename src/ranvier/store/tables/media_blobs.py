@@ -10,10 +10,8 @@ the row. Who brings a doomed content waits until its row is gone.
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from ranvier.store.database import Conflict, ReadTxn, WriteTxn
+from ranvier.store.database import Conflict, WriteTxn
 from ranvier.store.tables.batches import in_batches
-
-DOOMED: Final = -1
 
 _HOLD: Final = """
     INSERT INTO blobs (blob_hash, size_bytes, reference_count, touched_ms)
@@ -84,12 +82,6 @@ def set_blobs_quarantined(txn: WriteTxn, hashes: Collection[bytes], *, is_quaran
     """Mark contents, so that media which come later with them are quarantined, too; or take the mark off."""
     for batch in in_batches(sorted(hashes)):
         txn.execute(_SET_QUARANTINE, hashes=batch, is_quarantined=is_quarantined)
-
-
-def find_blob(txn: ReadTxn, blob_hash: bytes) -> tuple[int, bool] | None:
-    """(reference count, whether it is quarantined) of a content."""
-    row = txn.first(_FIND, blob_hash=blob_hash)
-    return None if row is None else (row[0], bool(row[1]))
 
 
 def _doom(txn: WriteTxn, candidates: str, before_ms: int, now_ms: int, limit: int) -> list[bytes]:

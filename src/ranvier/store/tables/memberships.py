@@ -51,6 +51,10 @@ class MembershipChange(msgspec.Struct, frozen=True):
     previous: str
 
 
+_Old = tuple[str, int, int, int]
+"""What is stored of a user in a room: membership, event_nid, position, is_forgotten."""
+
+
 class MembershipUpdate(msgspec.Struct, frozen=True):
     """What a user's membership is from a position on, and by which event."""
 
@@ -167,10 +171,6 @@ _SERVERS: Final = """
     SELECT server_nid, joined_count FROM room_servers WHERE room_nid = :room_nid
     ORDER BY joined_count DESC, server_nid
 """
-_ROOMS_OF_SERVER: Final = """
-    SELECT rs.room_nid FROM room_servers rs JOIN rooms r ON r.room_nid = rs.room_nid
-    WHERE rs.server_nid = :server_nid AND r.newest_local_position > :after
-"""
 _IN_ROOM: Final = (
     "SELECT 1 FROM room_servers WHERE room_nid = :room_nid AND server_nid = :server_nid AND joined_count > 0"
 )
@@ -203,10 +203,6 @@ _MOVED: Final = """
     JOIN memberships b ON b.room_nid = a.room_nid AND b.position > :since AND b.position <= :up_to
     WHERE a.user_nid = :user_nid AND a.membership = 'join'
 """
-_SHARING_LOCAL: Final = """
-    SELECT DISTINCT b.user_nid FROM memberships a JOIN memberships b ON b.room_nid = a.room_nid
-    WHERE a.user_nid = :user_nid AND a.membership = 'join' AND b.membership = 'join' AND b.is_local = 1
-"""
 _NEW_SERVERS: Final = """
     SELECT rs.server_nid FROM room_servers rs
     JOIN memberships m ON m.room_nid = rs.room_nid AND m.user_nid = :user_nid AND m.membership = 'join'
@@ -232,22 +228,47 @@ def apply_memberships(
     Cost: 3 statements for each 4,096 users, one for servers that joined or left, 3 for each local user who did.
     """
     users = intern_users(txn, interner, updates.keys())
+    moves = _Moves()
     old = _old_memberships(txn, room_nid, list(users.values()))
-    rows: list[dict[str, object]] = []
-    changes: list[dict[str, object]] = []
-    gone: list[int] = []
-    counts: Counter[str] = Counter()
-    joined_by_server: Counter[ServerName] = Counter()
     for user_id, update in updates.items():
         user_nid, server = users[user_id], server_of(user_id)
-        is_local = server == interner.own_server
-        if update.event_nid is None and user_nid not in old:
-            continue
-        previous, event_nid, position, is_forgotten = old.get(user_nid, (LEAVE, 0, update.position, 0))
+        if update.event_nid is not None or user_nid in old:
+            is_local = server == interner.own_server
+            moves.add(room_nid, user_nid, server, update, old.get(user_nid), is_local=is_local)
+    txn.execute_many(_UPSERT, moves.rows)
+    _apply_changes(txn, room_nid, moves.changes)
+    servers = _apply_servers(txn, interner, room_nid, moves.joined_by_server)
+    device_lists.forget_unshared(txn, moves.gone)
+    if moves.joined_by_server[interner.own_server] < 0 and not list_local_members(txn, room_nid):
+        device_lists.forget_unshared_of_room(txn, room_nid)
+    return Applied(moves.counts[JOIN], moves.counts[INVITE], users, servers)
+
+
+class _Moves:
+    """What several users' moves come to."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.changes: list[dict[str, Any]] = []  # of local users
+        self.gone: list[int] = []  # users of other servers who left
+        self.counts: Counter[str] = Counter()
+        self.joined_by_server: Counter[ServerName] = Counter()
+
+    def add(
+        self,
+        room_nid: int,
+        user_nid: int,
+        server: ServerName,
+        update: MembershipUpdate,
+        old: _Old | None,
+        *,
+        is_local: bool,
+    ) -> None:
+        previous, event_nid, position, is_forgotten = old or (LEAVE, 0, update.position, 0)
         new = update.membership
         # A second invite or knock is news to the client; a join after a join is only a new profile.
         is_news = new != previous or new in (INVITE, KNOCK)
-        row: dict[str, object] = {
+        row = {
             "room_nid": room_nid,
             "user_nid": user_nid,
             "membership": new,
@@ -256,39 +277,31 @@ def apply_memberships(
             "is_local": int(is_local),
             "is_forgotten": is_forgotten if new in (LEAVE, BAN) else 0,
         }
-        rows.append(row)
-        counts[new] += 1
-        counts[previous] -= 1
-        joined_by_server[server] += (new == JOIN) - (previous == JOIN)
+        self.rows.append(row)
+        self.counts[new] += 1
+        self.counts[previous] -= 1
+        self.joined_by_server[server] += (new == JOIN) - (previous == JOIN)
         if previous == JOIN != new and not is_local:
-            gone.append(user_nid)
-        if is_local and (is_news or user_nid not in old):
-            changes.append({**row, "previous": previous})
-            txn.hint(Kind.USER, user_nid)
-    txn.execute_many(_UPSERT, rows)
-    if changes:
-        keys = ("user_nid", "position", "room_nid", "event_nid", "membership", "previous")
-        txn.execute_many(_INSERT_CHANGE, [{key: change[key] for key in keys} for change in changes])
-        _apply_counting(txn, room_nid, changes)
-    servers = _apply_servers(txn, interner, room_nid, joined_by_server)
-    device_lists.forget_unshared(txn, gone)
-    if joined_by_server[interner.own_server] < 0 and not list_local_members(txn, room_nid):
-        device_lists.forget_unshared_of_room(txn, room_nid)
-    return Applied(counts[JOIN], counts[INVITE], users, servers)
+            self.gone.append(user_nid)
+        if is_local and (is_news or old is None):
+            self.changes.append({**row, "previous": previous})
 
 
-def _apply_counting(txn: WriteTxn, room_nid: int, changes: Sequence[Mapping[str, Any]]) -> None:
+def _apply_changes(txn: WriteTxn, room_nid: int, changes: Sequence[Mapping[str, Any]]) -> None:
     """Unread messages count for who is joined, from the change on; an answered invite is not unread any more."""
+    if not changes:
+        return
+    keys = ("user_nid", "position", "room_nid", "event_nid", "membership", "previous")
+    txn.execute_many(_INSERT_CHANGE, [{key: change[key] for key in keys} for change in changes])
     for change in changes:
+        txn.hint(Kind.USER, change["user_nid"])
         if change["membership"] != JOIN:
             stop_counting(txn, room_nid, change["user_nid"])
         elif change["previous"] != JOIN:
             start_counting(txn, room_nid, change["user_nid"], change["position"])
 
 
-def _old_memberships(
-    txn: ReadTxn, room_nid: int, user_nids: list[int]
-) -> dict[int, tuple[str, int, int, int]]:
+def _old_memberships(txn: ReadTxn, room_nid: int, user_nids: list[int]) -> dict[int, _Old]:
     return {
         nid: (membership, event_nid, position, is_forgotten)
         for batch in in_batches(user_nids)
@@ -484,11 +497,6 @@ def list_rooms_with_server(txn: ReadTxn, server_nid: int, room_nids: Collection[
     }
 
 
-def list_rooms_to_catch_up(txn: ReadTxn, server_nid: int, after: int) -> list[int]:
-    """The rooms shared with a server that got events of ours after a position."""
-    return [row[0] for row in txn.all(_ROOMS_OF_SERVER, server_nid=server_nid, after=after)]
-
-
 def list_shared_rooms(txn: ReadTxn, user_nid: int, other_nid: int, limit: int = 2**31) -> list[int]:
     """Rooms in which both are joined. Cost follows the number of rooms of one of them."""
     return [row[0] for row in txn.all(_SHARED_ROOMS, user_nid=user_nid, other_nid=other_nid, limit=limit)]
@@ -510,11 +518,6 @@ def list_moved(txn: ReadTxn, user_nid: int, since: int, up_to: int) -> list[tupl
     Cost: the members of those of the rooms in which anything happened since.
     """
     return [(nid, said) for nid, said in txn.all(_MOVED, user_nid=user_nid, since=since, up_to=up_to)]
-
-
-def list_local_sharing(txn: ReadTxn, user_nid: int) -> set[int]:
-    """The users of this server who share a joined room with the user, the user included if local."""
-    return {row[0] for row in txn.all(_SHARING_LOCAL, user_nid=user_nid)}
 
 
 def list_servers_sharing(txn: ReadTxn, user_nid: int) -> set[int]:

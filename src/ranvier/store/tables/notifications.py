@@ -104,9 +104,6 @@ class Notified(msgspec.Struct, frozen=True):
     is_read: bool
 
 
-ALL_ROOMS: Final = ""
-"""As a room that is quiet."""
-
 MAX_KEPT: Final = 10_000
 """Unread events of a room that becomes quiet, the newest: no count goes beyond that."""
 
@@ -278,7 +275,7 @@ def stop_counting(txn: WriteTxn, room_nid: int, user_nid: int) -> None:
 def change_quiet_rooms(
     txn: WriteTxn, user_nid: int, before: Collection[str], after: Collection[str], position: int
 ) -> None:
-    """The user's rules make other rooms (ids, or ALL_ROOMS) quiet from a position on.
+    """The user's rules make other rooms (ids, or `core.push.ruleset.ALL_ROOMS`) quiet from a position on.
 
     Cost: a statement for each room that differs, and a few for each that becomes quiet and is counted.
     """

@@ -1,6 +1,6 @@
 """Presence of local and remote users: the outcome over all devices of a user, one row each.
 
-Table: presence. Owner: services.presence. Growth: one row a user.
+Table: presence. Owner: services.ephemeral. Growth: one row a user.
 Index -> query: by_position -> what changed since P, for sync and other servers; not_offline -> who is to
 time out, who is present.
 

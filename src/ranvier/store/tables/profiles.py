@@ -1,6 +1,6 @@
 """Profiles of users, local ones and what is remembered of remote ones.
 
-Tables: profile_fields, profile_versions. Owner: services.profiles. Growth: one row a field; one a user that
+Tables: profile_fields, profile_versions. Owner: services.accounts. Growth: one row a field; one a user that
 has changed.
 Index -> query: primary key -> get; versions_by_position -> whose profile changed since P.
 
@@ -49,11 +49,6 @@ def list_profiles(txn: ReadTxn, user_nids: Collection[int]) -> dict[int, dict[st
         for user_nid, field, value in txn.all(_LIST_OF_USERS, user_nids=batch):
             found[user_nid][field] = value
     return found
-
-
-def find_profile_field(txn: ReadTxn, user_nid: int, field: str) -> bytes | None:
-    value: bytes | None = txn.value(_FIND, user_nid=user_nid, field=field)
-    return value
 
 
 def set_profile_field(txn: WriteTxn, user_nid: int, field: str, value: bytes) -> bool:

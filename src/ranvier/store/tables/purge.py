@@ -126,7 +126,6 @@ _UNTOLD: Final = """
         AND COALESCE(d.sent_position, 0) < (SELECT r.newest_local_position FROM rooms r WHERE r.room_nid = :room_nid)
     LIMIT 1
 """
-_COUNT_EVENTS: Final = "SELECT COUNT(*) FROM events WHERE room_nid = :room_nid"
 
 _PAST: Final = """
     SELECT e.event_nid, e.event_id, e.room_order FROM events e
@@ -261,10 +260,6 @@ def _purge_gaps(txn: WriteTxn, room_nid: int, limit: int) -> bool:
 def is_told(txn: ReadTxn, room_nid: int, own_nid: int) -> bool:
     """Whether every other server in the room that can be reached has got our newest event there."""
     return txn.value(_UNTOLD, room_nid=room_nid, own_nid=own_nid) is None
-
-
-def count_events(txn: ReadTxn, room_nid: int) -> int:
-    return int(txn.value(_COUNT_EVENTS, room_nid=room_nid))
 
 
 def find_order_before(txn: ReadTxn, room_nid: int, before_ms: int) -> int | None:

@@ -1,6 +1,6 @@
 """Read receipts, public and private, of local and remote users.
 
-Table: receipts. Owner: services.receipts. Growth: one row a user, room, type and thread.
+Table: receipts. Owner: services.ephemeral. Growth: one row a user, room, type and thread.
 Index -> query: primary key -> upsert, all of a room; by_position -> what changed in rooms since P; to_send
 -> the public receipts of local users, for other servers.
 
@@ -89,7 +89,6 @@ _ROOMS_CHANGED_BY: Final = """
     SELECT DISTINCT room_nid FROM receipts
     WHERE user_nid IN (:user_nids[]) AND is_local = 1 AND position > :since AND position <= :up_to
 """
-_OF_USER: Final = f"SELECT {_COLUMNS} FROM receipts WHERE room_nid = :room_nid AND user_nid = :user_nid"  # noqa: S608
 
 
 def set_receipt(txn: WriteTxn, receipt: Receipt) -> int | None:
@@ -182,11 +181,6 @@ def list_rooms_with_own_receipt_changes(
         for batch in in_batches(list(user_nids))
         for row in txn.all(_ROOMS_CHANGED_BY, user_nids=batch, since=since, up_to=up_to)
     }
-
-
-def list_receipts_of_user(txn: ReadTxn, room_nid: int, user_nid: int) -> list[StoredReceipt]:
-    """Every receipt of a user in a room, of each type and thread."""
-    return [stored_receipt(row) for row in txn.all(_OF_USER, room_nid=room_nid, user_nid=user_nid)]
 
 
 def stored_receipt(row: Row) -> StoredReceipt:

@@ -49,7 +49,7 @@ _LIFT: Final = """
     )
 """
 _DELETE: Final = "DELETE FROM redactions WHERE redaction_nid = :redaction_nid"
-_DROP_ORIGINAL: Final = "DELETE FROM redacted_originals WHERE event_nid = :event_nid"
+_FORGET_ORIGINALS: Final = "DELETE FROM redacted_originals WHERE event_nid IN (:event_nids[])"
 
 
 def insert_redaction(txn: WriteTxn, target_event_id: EventID, redaction_nid: int) -> None:
@@ -105,7 +105,12 @@ def list_originals(txn: ReadTxn, before_ms: int, limit: int) -> list[int]:
     return [row[0] for row in txn.all(_ORIGINALS, before_ms=before_ms, limit=limit)]
 
 
-def drop_original(txn: WriteTxn, event_nid: int, redacted_json: bytes) -> None:
+def replace_original(txn: WriteTxn, event_nid: int, redacted_json: bytes) -> None:
     """Replace a redacted event's JSON by its redacted form, for good."""
     txn.execute(_REPLACE_JSON, event_nid=event_nid, json=redacted_json)
-    txn.execute(_DROP_ORIGINAL, event_nid=event_nid)
+
+
+def forget_originals(txn: WriteTxn, event_nids: Collection[int]) -> None:
+    """No longer note that the originals of these events are stored."""
+    for batch in in_batches(list(event_nids)):
+        txn.execute(_FORGET_ORIGINALS, event_nids=batch)

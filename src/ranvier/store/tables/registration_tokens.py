@@ -1,7 +1,6 @@
 """Tokens that allow registration.
 
 Table: registration_tokens. Owner: services.accounts. Growth: what administrators make.
-A registration *reserves* a use when it shows the token, and completes or releases it.
 
 Spec: client-server API, "Token-authenticated registration".
 """
@@ -27,12 +26,7 @@ _LIST: Final = f"{_SELECT} ORDER BY token"
 _USABLE: Final = """(expires_ms IS NULL OR expires_ms > :now_ms)
     AND (uses_allowed IS NULL OR pending + completed < uses_allowed)"""
 _IS_VALID: Final = f"SELECT 1 FROM registration_tokens WHERE token = :token AND {_USABLE}"  # noqa: S608
-_RESERVE: Final = f"UPDATE registration_tokens SET pending = pending + 1 WHERE token = :token AND {_USABLE}"  # noqa: S608
-_COMPLETE: Final = """
-    UPDATE registration_tokens SET pending = pending - 1, completed = completed + 1
-    WHERE token = :token AND pending > 0
-"""
-_RELEASE: Final = "UPDATE registration_tokens SET pending = pending - 1 WHERE token = :token AND pending > 0"
+_USE: Final = f"UPDATE registration_tokens SET completed = completed + 1 WHERE token = :token AND {_USABLE}"  # noqa: S608
 _INSERT: Final = """
     INSERT INTO registration_tokens (token, uses_allowed, expires_ms) VALUES (:token, :uses_allowed,
         :expires_ms)
@@ -72,20 +66,10 @@ def list_registration_tokens(txn: ReadTxn) -> list[RegistrationToken]:
 
 
 def is_registration_token_valid(txn: ReadTxn, token: str, now_ms: int) -> bool:
-    """Whether a registration that began now could reserve it."""
+    """Whether somebody could register with it now."""
     return txn.value(_IS_VALID, token=token, now_ms=now_ms) is not None
 
 
-def reserve_registration_token(txn: WriteTxn, token: str, now_ms: int) -> bool:
-    """Take one use for a registration under way; False: unknown, expired or used up."""
-    return txn.execute(_RESERVE, token=token, now_ms=now_ms) == 1
-
-
-def complete_registration_token(txn: WriteTxn, token: str) -> None:
-    """The registration that reserved a use is done."""
-    txn.execute(_COMPLETE, token=token)
-
-
-def release_registration_token(txn: WriteTxn, token: str) -> None:
-    """The registration that reserved a use was given up."""
-    txn.execute(_RELEASE, token=token)
+def use_registration_token(txn: WriteTxn, token: str, now_ms: int) -> bool:
+    """Count a registration with it; False: unknown, expired or used up."""
+    return txn.execute(_USE, token=token, now_ms=now_ms) == 1

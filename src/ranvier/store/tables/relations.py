@@ -21,7 +21,6 @@ from ranvier.store.tables.batches import in_batches
 THREAD: Final = "m.thread"
 ANNOTATION: Final = "m.annotation"
 REPLACE: Final = "m.replace"
-REFERENCE: Final = "m.reference"
 
 MAX_THREAD_HOPS: Final = 3
 """How far relations are followed to find an event's thread: what the specification recommends."""
@@ -86,11 +85,6 @@ _SET_THREAD: Final = """
 """
 _DELETE_THREAD: Final = "DELETE FROM threads WHERE room_nid = :room_nid AND root_event_id = :root_event_id"
 _COLUMNS: Final = "r.target_event_id, r.rel_type, r.event_nid, r.type, r.sender_nid, r.aggregation_key"
-_TO_TARGETS: Final = f"""
-    SELECT {_COLUMNS} FROM relations r
-    WHERE r.target_event_id IN (:event_ids[]) AND r.rel_type IN (:rel_types[]) AND r.room_nid = :room_nid
-    ORDER BY r.event_nid
-"""  # noqa: S608
 _ROOMS_RELATED: Final = "SELECT DISTINCT room_nid FROM relations WHERE target_event_id IN (:event_ids[])"
 _IS_ANNOTATED: Final = """
     SELECT 1 FROM relations r
@@ -241,19 +235,6 @@ def delete_relation(txn: WriteTxn, event_nid: int) -> None:
         newest_nid=newest[0],
         newest_order=newest[1],
     )
-
-
-def list_related(
-    txn: ReadTxn, room_nid: int, event_ids: Collection[EventID], rel_types: Collection[str]
-) -> list[RelatedEvent]:
-    """All that relates to these events in one of these ways, in the order it was stored: what bundling
-    needs."""
-    ids = list(event_ids)
-    return [
-        RelatedEvent(*row)
-        for batch in in_batches(ids)
-        for row in txn.all(_TO_TARGETS, room_nid=room_nid, event_ids=batch, rel_types=list(rel_types))
-    ]
 
 
 def list_relations_of(txn: ReadTxn, event_nids: Collection[int]) -> dict[int, RelatedEvent]:

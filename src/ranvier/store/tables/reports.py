@@ -1,7 +1,7 @@
 """What users reported as inappropriate, for administrators.
 
 Table: reports. Owner: services.rooms.reporting. Growth: one row a report.
-Index -> query: primary key -> list, newest first; reports_open -> those that nobody has dealt with.
+Index -> query: primary key -> list, newest first.
 """
 
 from typing import Any, Final
@@ -31,7 +31,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 class StoredReport(msgspec.Struct, frozen=True):
     report_nid: int
     report: Report
-    resolved_ms: int | None
 
 
 class ReportFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,13 +46,7 @@ _INSERT: Final = """
     INSERT INTO reports (report_nid, reporter_nid, subject, room_id, event_id, user_id, reason, received_ms)
     VALUES (:report_nid, :reporter_nid, :subject, :room_id, :event_id, :user_id, :reason, :received_ms)
 """
-_LIST_OPEN: Final = """
-    SELECT report_nid, reporter_nid, subject, room_id, event_id, user_id, reason, received_ms, resolved_ms
-    FROM reports WHERE resolved_ms IS NULL AND report_nid < :before ORDER BY report_nid DESC LIMIT :limit
-"""
-_COLUMNS: Final = (
-    "report_nid, reporter_nid, subject, room_id, event_id, user_id, reason, received_ms, resolved_ms"
-)
+_COLUMNS: Final = "report_nid, reporter_nid, subject, room_id, event_id, user_id, reason, received_ms"
 _WANTED: Final = """
     FROM reports WHERE subject IN (:subjects[])
         AND (CAST(:reporter_nid AS BIGINT) IS NULL OR reporter_nid = :reporter_nid)
@@ -62,9 +55,6 @@ _WANTED: Final = """
 """
 _FIND: Final = f"SELECT {_COLUMNS} FROM reports WHERE report_nid = :report_nid"  # noqa: S608
 _DELETE: Final = "DELETE FROM reports WHERE report_nid = :report_nid"
-_RESOLVE: Final = """
-    UPDATE reports SET resolved_ms = :now_ms WHERE report_nid = :report_nid AND resolved_ms IS NULL
-"""
 
 
 def insert_report(txn: WriteTxn, report: Report) -> int:
@@ -74,15 +64,10 @@ def insert_report(txn: WriteTxn, report: Report) -> int:
     return report_nid
 
 
-def list_open_reports(txn: ReadTxn, limit: int, before: int = 2**63 - 1) -> list[StoredReport]:
-    """Reports that nobody has dealt with, the newest first, from below a number on."""
-    return [_report(row) for row in txn.all(_LIST_OPEN, before=before, limit=limit)]
-
-
 def list_reports(
     txn: ReadTxn, wanted: ReportFilter, *, backwards: bool, limit: int, offset: int
 ) -> list[StoredReport]:
-    """A page of all reports, those that were dealt with included; `backwards`: the newest first."""
+    """A page of the reports; `backwards`: the newest first."""
     direction = "DESC" if backwards else "ASC"
     sql = f"SELECT {_COLUMNS} {_WANTED} ORDER BY report_nid {direction} LIMIT :limit OFFSET :offset"
     return [_report(row) for row in txn.all(sql, limit=limit, offset=offset, **_params(wanted))]
@@ -103,17 +88,12 @@ def delete_report(txn: WriteTxn, report_nid: int) -> bool:
     return txn.execute(_DELETE, report_nid=report_nid) > 0
 
 
-def resolve_report(txn: WriteTxn, report_nid: int, now_ms: int) -> bool:
-    """Note that a report is dealt with; False if it is already, or does not exist."""
-    return txn.execute(_RESOLVE, report_nid=report_nid, now_ms=now_ms) > 0
-
-
 def _params(wanted: ReportFilter) -> dict[str, Any]:
     return msgspec.structs.asdict(wanted) | {"subjects": list(wanted.subjects)}
 
 
 def _report(row: Row) -> StoredReport:
-    nid, reporter_nid, subject, room_id, event_id, user_id, reason, received_ms, resolved_ms = row
+    nid, reporter_nid, subject, room_id, event_id, user_id, reason, received_ms = row
     return StoredReport(
         nid,
         Report(
@@ -125,5 +105,4 @@ def _report(row: Row) -> StoredReport:
             reason=reason,
             received_ms=received_ms,
         ),
-        resolved_ms,
     )

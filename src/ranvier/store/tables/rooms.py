@@ -72,7 +72,6 @@ _CORRECT_VERSION: Final = """
     UPDATE rooms SET version = :version WHERE room_nid = :room_nid AND state_root = 0
 """
 _SET_PARTIAL: Final = "UPDATE rooms SET is_partial = :is_partial WHERE room_nid = :room_nid"
-_LIST_PARTIAL: Final = "SELECT room_nid FROM rooms WHERE is_partial = 1"
 _UPSERT_SUMMARY: Final = f"""
     INSERT INTO room_summaries (room_nid, {_SUMMARY_COLUMNS})
     VALUES (:room_nid, {", ".join(f":{field}" for field in _SUMMARY_FIELDS)})
@@ -146,11 +145,6 @@ def list_active_rooms(txn: ReadTxn, after: int) -> list[int]:
 def update_partial(txn: WriteTxn, room_nid: int, is_partial: bool) -> None:
     """Note whether the room's state is still incomplete after a join by federation."""
     txn.execute(_SET_PARTIAL, room_nid=room_nid, is_partial=int(is_partial))
-
-
-def list_partial_rooms(txn: ReadTxn) -> list[int]:
-    """The rooms whose state is incomplete: read once, at start."""
-    return [row[0] for row in txn.all(_LIST_PARTIAL)]
 
 
 def upsert_summary(txn: WriteTxn, room_nid: int, summary: RoomSummary) -> None:

@@ -1,6 +1,6 @@
 """Signing keys of other servers, and the documents in which they were published.
 
-Tables: server_keys, server_key_documents. Owner: services.federation. Growth: a row a key, a row a server.
+Tables: server_keys, server_key_documents. Owner: services.remote. Growth: a row a key, a row a server.
 Index -> query: primary keys.
 """
 

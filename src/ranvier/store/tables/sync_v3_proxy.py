@@ -32,7 +32,6 @@ class Device(msgspec.Struct, frozen=True):
     device_nid: int
     user_id: str
     since: str | None
-    kept_from: int
 
 
 class Slot(msgspec.Struct, frozen=True):
@@ -52,7 +51,7 @@ class Fact(msgspec.Struct, frozen=True):
 
 _COLUMNS: Final = "room_id, kind, type, state_key, from_position, value"
 _FIND_DEVICE: Final = """
-    SELECT device_nid, user_id, since, kept_from FROM sync_v3_devices WHERE token_hash = :token_hash
+    SELECT device_nid, user_id, since FROM sync_v3_devices WHERE token_hash = :token_hash
 """
 _INSERT_DEVICE: Final = """
     INSERT INTO sync_v3_devices (device_nid, token_hash, user_id, since, kept_from, used_ms)

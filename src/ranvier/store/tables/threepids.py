@@ -1,6 +1,6 @@
 """Mail addresses and phone numbers of users.
 
-Tables: threepids, threepid_bindings. Owner: services.accounts. Growth: one row an address.
+Table: threepids. Owner: services.accounts. Growth: one row an address.
 Index -> query: primary key -> find the owner; threepids_by_user -> list and delete those of a user.
 
 Addresses are in canonical form. Spec: client-server API, "Adding Account Administrative Contact Information".
@@ -34,7 +34,6 @@ _DELETE: Final = """
     DELETE FROM threepids WHERE medium = :medium AND address = :address AND user_nid = :user_nid
 """
 _DELETE_OF_USER: Final = "DELETE FROM threepids WHERE user_nid = :user_nid"
-_DELETE_BINDINGS: Final = "DELETE FROM threepid_bindings WHERE user_nid = :user_nid"
 
 
 def list_threepids(txn: ReadTxn, user_nid: int) -> list[Threepid]:
@@ -57,7 +56,6 @@ def delete_threepid(txn: WriteTxn, user_nid: int, medium: str, address: str) -> 
     return txn.execute(_DELETE, user_nid=user_nid, medium=medium, address=address) == 1
 
 
-def delete_threepids_of_user(txn: WriteTxn, user_nid: int) -> bool:
-    """The account is closed: forget its addresses, and where they were bound; whether any was."""
+def delete_threepids_of_user(txn: WriteTxn, user_nid: int) -> None:
+    """The account is closed: forget its addresses."""
     txn.execute(_DELETE_OF_USER, user_nid=user_nid)
-    return txn.execute(_DELETE_BINDINGS, user_nid=user_nid) > 0

@@ -1,6 +1,6 @@
 """Messages to devices, kept in order until the device has acknowledged them.
 
-Tables: to_device_messages, to_device_transactions, to_device_received. Owner: services.to_device.
+Tables: to_device_messages, to_device_transactions, to_device_received. Owner: services.devices.
 Growth: one row a message and device, until acknowledged; one a request of a client or message of a server,
 expiring.
 Index -> query: the primary key serves all: read a range of one device, delete a range of one device.

@@ -65,8 +65,8 @@ _MEMBERS: Final = """
 # Not EXISTS: PostgreSQL would read all members of all these rooms first, to look each user up in them.
 _VISIBLE: Final = """
     SELECT u.user_nid, u.display_name, u.avatar_url FROM user_directory u
-    WHERE u.user_nid IN (:user_nids[]) AND u.user_nid <> :searcher_nid AND (
-        (SELECT 1 FROM memberships m
+    WHERE u.user_nid IN (:user_nids[]) AND (
+        u.user_nid <> :searcher_nid AND (SELECT 1 FROM memberships m
             JOIN memberships mine ON mine.room_nid = m.room_nid AND mine.user_nid = :searcher_nid
             WHERE m.user_nid = u.user_nid AND m.membership = 'join' AND mine.membership = 'join'
             LIMIT 1) IS NOT NULL
@@ -99,8 +99,8 @@ def upsert_entries(txn: WriteTxn, entries: Sequence[DirectoryEntry]) -> None:
 def search_users(
     txn: ReadTxn, searcher_nid: int, prefixes: Sequence[str]
 ) -> Mapping[int, tuple[str, DirectoryEntry]]:
-    """Users other than the searcher that have a word for each prefix and that the searcher may know of: those in
-    a room of the searcher, or in one that is public or world-readable.
+    """Users that have a word for each prefix and that the searcher may know of: others in a room of the searcher, and
+    whoever is in one that is public or world-readable, the searcher included.
 
     Returns: by user_nid the first word that matched, and the entry (without words), in the order of the words.
     Cost: 2 queries, over at most MAX_CANDIDATES matches of the first prefix, which had best be the longest. Where there

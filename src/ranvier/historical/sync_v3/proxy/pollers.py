@@ -155,9 +155,6 @@ class Pollers:
             self._stop(device_nid)
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def is_followed(self, device_nid: int) -> bool:
-        return device_nid in self._running
-
     def _find(self, device_nid: int, token: str) -> Poller:
         known = self._running.get(device_nid)
         if known is not None and not known[1].done():
