@@ -1,13 +1,14 @@
 """What is sent to other servers: in order, once, to all whom it concerns, and later to those that were away."""
 
 import asyncio
+import time
 from typing import Any
 
 import orjson
 import pytest
 
 from ranvier.io.ports import HttpRequest, HttpResponse
-from ranvier.services.federation.outbound import Outbound
+from ranvier.services.federation.outbound import ALONE_INTERVAL_S, Outbound
 
 from ..http.client import segment
 from ..http.homeserver import Homeserver, User
@@ -76,6 +77,26 @@ async def test_messages_in_quick_succession_share_transactions(network: Network)
     assert len(set(pdus)) == len(pdus), "nothing is sent twice"
     assert len(transactions) < 20
     assert max(len(one["pdus"]) for one in transactions) <= 50
+
+
+async def test_where_nobody_else_is_in_the_rooms_it_is_seldom_looked_for_them(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await network.server("one")
+    alice = await one.register("alice")
+    room_id = await create_room(alice, "12")
+    looks, real = 0, Outbound._read
+
+    def count(*args: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return real(*args)
+
+    monkeypatch.setattr(Outbound, "_read", count)
+    start = time.monotonic()
+    for number in range(60):
+        await say(alice, room_id, f"m{number}")
+    assert looks <= (time.monotonic() - start) / ALONE_INTERVAL_S + 2
 
 
 async def test_a_transaction_is_repeated_under_its_id(three: Three) -> None:

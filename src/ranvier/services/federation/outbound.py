@@ -37,6 +37,9 @@ BATCH: Final = 500
 LEAST_INTERVAL_S: Final = 0.005
 """Between reads: what is sent in quick succession goes out together."""
 
+ALONE_INTERVAL_S: Final = 0.05
+"""After a read that found nothing for others: where nobody else is in the rooms, looking costs more than it brings."""
+
 MAX_SERVERS: Final = 400_000
 """In all rooms whose servers are remembered: some 40 MB."""
 _ROOM_WEIGHT: Final = 5
@@ -113,8 +116,8 @@ class Outbound:
                 while True:
                     await self._news.wait()
                     self._news.clear()
-                    await self._pull(tasks)
-                    await self._wires.clock.sleep(LEAST_INTERVAL_S)
+                    is_for_others = await self._pull(tasks)
+                    await self._wires.clock.sleep(LEAST_INTERVAL_S if is_for_others else ALONE_INTERVAL_S)
         finally:
             # Without the database they end by themselves.
             with suppress(ServerFault):
@@ -158,7 +161,8 @@ class Outbound:
         nids = {*destinations.list_behind(txn), *outbox.list_waiting_servers(txn)}
         return list_server_names(txn, self._interner, nids)
 
-    async def _pull(self, tasks: asyncio.TaskGroup) -> None:
+    async def _pull(self, tasks: asyncio.TaskGroup) -> bool:
+        """Read on. Whether there was anything for other servers, or is more to be read."""
         # Every hint up to this position has been heard. A read sees more by now; that is for the next time.
         limit = self._db.position()
         hinted_rooms, self._hinted_rooms = self._hinted_rooms, set()
@@ -178,6 +182,7 @@ class Outbound:
         if pulled.has_more:
             self._hinted_rooms |= hinted_rooms
             self._news.set()
+        return bool(touched) or pulled.has_more
 
     def _add_passing(self, pulled: _Pulled) -> set[int]:
         touched: set[int] = set()
