@@ -164,6 +164,38 @@ async def test_others_are_let_in_after_a_while_though_a_server_is_gone(rooms: Ro
     assert answer.status == 200, answer.body
 
 
+async def test_a_server_of_which_nobody_knew_that_it_is_there_is_told_what_was_said_meanwhile(
+    rooms: Rooms,
+) -> None:
+    """It came into the room by no event that is new here; and nobody says another word."""
+    rooms.network.cut("two", "three")
+    await rooms.join(rooms.cid)
+    said = await rooms.send(rooms.cid, "here")
+    await rooms.until(lambda: rooms.has(rooms.ann, said))
+    rooms.network.heal()
+    await rooms.until(lambda: rooms.knows(rooms.three, rooms.bob), skip_s=1)
+    await rooms.until(lambda: rooms.has(rooms.bob, said))
+
+
+async def test_history_that_came_in_a_stay_that_ended_before(rooms: Rooms) -> None:
+    """It is fetched anew in the next one: what was before it was another state than was taken then."""
+    said = await rooms.send(rooms.ann, "early")
+    path = f"{C}/rooms/{segment(rooms.room_id)}"
+    rooms.network.cut("two", "three")
+    await rooms.join(rooms.cid)
+    assert (await rooms.cid.get(f"{path}/messages", dir="b", limit=50)).status == 200
+    assert said in (await view_of(rooms.three, rooms.room_id)).before
+    assert await rooms.is_waiting()
+    assert (await rooms.cid.post(f"{path}/leave", {})).status == 200
+    rooms.network.heal()
+    rooms.network.clock.skip(3_700)
+    await rooms.join(rooms.cid)
+    await rooms.until_agreed()
+    assert (await rooms.cid.get(f"{path}/messages", dir="b", limit=50)).status == 200
+    await rooms.until_agreed()
+    assert await rooms.has(rooms.cid, said)
+
+
 async def test_it_comes_after_a_restart(rooms: Rooms) -> None:
     rooms.network.cut("two", "three")
     await rooms.join(rooms.cid)

@@ -14,6 +14,9 @@ from .server import SimServer, Watcher
 
 CLIENT = "/_matrix/client/v3"
 PAUSE_S = 0.5
+MAX_PAUSE_S = 30.0
+"""Between attempts while a server does not answer: it may be down for hours."""
+
 FORGED = "forged"
 """What the forger says, time and again. Everybody else says a thing once, however often it has to be sent."""
 
@@ -57,6 +60,7 @@ class Patient:
         return (await self.get(path)).status == 200
 
     async def _ask(self, method: str, path: str, **more: Any) -> Answer:
+        pause_s = PAUSE_S
         while True:
             try:
                 answer = await self._line.ask(self._client, method, path, **more)
@@ -66,7 +70,8 @@ class Patient:
                 pass
             if self._line.is_dead:
                 await asyncio.Event().wait()
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
 
 class Reader:

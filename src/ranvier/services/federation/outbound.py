@@ -90,6 +90,8 @@ class Outbound:
         self._by_name: dict[ServerName, Destination] = {}
         # room_nid -> (state root, servers)
         self._servers: Recent[int, tuple[int, _Servers]] = Recent(MAX_SERVERS)
+        # room_nid -> the state root up to which it was looked for servers that came
+        self._looked: Recent[int, int] = Recent(MAX_SERVERS // _ROOM_WEIGHT)
         self._news = asyncio.Event()
         self._hinted_rooms: set[int] = set()
         self._hinted_servers: set[int] = set()
@@ -220,11 +222,13 @@ class Outbound:
         has_more = len(live) == BATCH
         upto = live[-1][0] if has_more else limit
         touched = {record.room_nid for _, record in live if record.is_local or record.type == _MEMBER}
+        touched.update(nid for nid in hinted_rooms if self._servers.get(nid) is not None)
         found = {
             nid: room
             for nid, room in rooms.list_rooms(txn, touched).items()
             if get_room_version(room.version).is_federated
         }
+        come = {nid: self._list_come(txn, room) for nid, room in found.items()}
         own = [
             (position, record) for position, record in live if record.is_local and record.room_nid in found
         ]
@@ -244,6 +248,7 @@ class Outbound:
         ]
         outgoing += self._greet(txn, found, live)
         outgoing.sort(key=lambda one: one.position)
+        outgoing += self._catch_up(txn, found, come, outgoing, upto)
         passing = self._passing.read(txn, after, upto, hinted_rooms, self._servers_of_room)
         nids = {nid for event in outgoing for nid in event.server_nids}
         nids.update(hinted_servers)
@@ -270,11 +275,51 @@ class Outbound:
             (server,) = list_server_names(txn, self._interner, nids).values()
             if self._wires.sights.was_joined(txn, server, room, record):
                 continue
-            heads = events.list_events(txn, set(room.extremities) - {record.event_nid}).values()
-            own = [head for head in heads if head.is_local]
-            seen = self._wires.sights.visible(txn, server, room, own)
-            for pdu in wire_forms(own, version, seen):
+            for pdu in self._list_heads(txn, room, server, but=record.event_nid):
                 yield _Outgoing(position, pdu, nids)
+
+    def _catch_up(
+        self,
+        txn: ReadTxn,
+        found: Mapping[int, Room],
+        come: Mapping[int, Mapping[int, ServerName]],
+        told: Sequence[_Outgoing],
+        upto: int,
+    ) -> Iterator[_Outgoing]:
+        """For servers that are in a room by no event that came now, but because its branches were resolved, or its
+        state was decided again: what we said last, which they were not told while they were taken to be out of it."""
+        known = {(nid, one.pdu) for one in told for nid in one.server_nids}
+        for room_nid, servers in come.items():
+            for nid, name in servers.items():
+                for pdu in self._list_heads(txn, found[room_nid], name):
+                    if (nid, pdu) not in known:
+                        yield _Outgoing(upto, pdu, (nid,))
+
+    def _list_heads(self, txn: ReadTxn, room: Room, server: ServerName, but: int = 0) -> list[bytes]:
+        """What we said last in a room, as a server may have it, `but` for an event (event_nid), and what the server
+        handed in itself."""
+        heads = events.list_events(txn, set(room.extremities) - {but}).values()
+        senders = list_user_ids(txn, self._interner, {head.sender_nid for head in heads})
+        own = [head for head in heads if head.is_local and server_of(senders[head.sender_nid]) != server]
+        seen = self._wires.sights.visible(txn, server, room, own)
+        return wire_forms(own, get_room_version(room.version), seen)
+
+    def _list_come(self, txn: ReadTxn, room: Room) -> dict[int, ServerName]:
+        """The servers (by server_nid) that have come into a room since its servers were last read, if they were.
+        Cost: nothing where the state is the same as when this looked last; else what changed of it."""
+        known = self._servers.get(room.room_nid)
+        if known is None:
+            return {}
+        looked = self._looked.get(room.room_nid) or known[0]
+        if room.state_root in (known[0], looked):
+            return {}
+        self._looked.keep(room.room_nid, room.state_root, 1)
+        moved = self._wires.sights.list_moved_since(txn, room, (looked,))
+        before = known[1]
+        if before.issuperset(moved):
+            return {}
+        now = self._servers_of(txn, room)
+        return {nid: name for nid, name in moved.items() if nid in now and nid not in before}
 
     def _list_recipients(
         self, txn: ReadTxn, room: Room, record: EventRecord, moved: Mapping[int, ServerName]

@@ -4,7 +4,7 @@ In most rooms history is shared, and whoever is in the room now may see all of i
 distinct state. Only where it is not do the memberships of the server's users at each event matter.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -92,7 +92,12 @@ class ServerSights:
         """The servers (by server_nid) of users whose membership changed between the states before these events of a
         room and now: all others were in the room then as they are now. Cost: nothing where the state did not change.
         """
-        roots = [record.state_root for record in records if record.state_root is not None]
+        return self.list_moved_since(
+            txn, room, [record.state_root for record in records if record.state_root is not None]
+        )
+
+    def list_moved_since(self, txn: ReadTxn, room: Room, roots: Sequence[int]) -> dict[int, ServerName]:
+        """The same, between states, by their roots, and now."""
         reader = SnapshotNodes(txn, self._nodes)
         slots = {
             slot

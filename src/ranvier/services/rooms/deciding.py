@@ -331,13 +331,12 @@ class _Deciding:
         pdu = decision.pdu
         is_accepted = decision.outcome is Outcome.ACCEPTED
         above = self._list_above(pdu)
-        if not is_accepted and not above:
+        is_behind = bool(above) or self._is_history(pdu)
+        if not is_accepted and not is_behind:
             return decision
-        if not above and self._is_history(pdu):
-            return msgspec.structs.replace(decision, is_behind=True)
         behind = self._list_behind([pdu, *above])
         heads = {event_id: view for event_id, view in self._heads.items() if event_id not in behind}
-        if is_accepted and not above:
+        if is_accepted and not is_behind:
             heads[pdu.event_id] = self._after[pdu.event_id]
         if not heads:
             # Ids of rooms v1 and v2 can be made to cite each other in a circle.
@@ -349,14 +348,14 @@ class _Deciding:
             decision,
             changes=changes,
             behind=behind,
-            is_behind=bool(above),
+            is_behind=is_behind,
             lacking=self._list_lacking(pdu) if is_accepted else (),
         )
 
     def _is_history(self, pdu: Pdu) -> bool:
         """Whether the room's state now holds an event that continues none of the room's branches, or is authorized by
-        it. It is behind them then, though what would show that is not here: it is from before this server came, or
-        from a gap, and somebody sends it again.
+        it. It is behind them then, and so is what lies behind it, though what would show that is not here: it is from
+        before this server came, or from a gap, and somebody sends it again. Whether it soft-fails does not matter.
 
         Cost: nothing for an event that cites an extremity; else 2 queries for a state event.
         """

@@ -88,7 +88,7 @@ class Unfinished:
     def _forget(self, txn: WriteTxn, room: rooms.Room) -> bool:
         """Whether more is left."""
         ref = RoomRef(room.room_nid, RoomID(room.room_id), get_room_version(room.version))
-        nids = partial_rooms.list_event_nids(txn, ref.nid)
+        nids = [*partial_rooms.list_event_nids(txn, ref.nid), *unchecked_states.list_history(txn, ref.nid)]
         corrections = [
             Correction(
                 record=record,
