@@ -8,6 +8,7 @@ from ranvier.core.identifiers import RoomID
 from ranvier.io.clock import Clock
 from ranvier.services.ephemeral.joined import find_joined_room
 from ranvier.services.ephemeral.presence import PresenceTracker
+from ranvier.services.recent import Recent
 from ranvier.services.requester import Requester
 from ranvier.services.rooms.live import LiveRooms
 from ranvier.store.database import Database
@@ -25,6 +26,10 @@ RENEWAL_MS: Final = 20_000
 MIN_TIMEOUT_MS: Final = 1_000
 
 
+MAX_TYPISTS: Final = 100_000
+"""Of whom it is remembered when others were told."""
+
+
 class Typing:
     """Starts and stops it for users of this server."""
 
@@ -33,7 +38,8 @@ class Typing:
         self._live = live
         self._clock = clock
         self._presence = presence
-        self._told_ms: dict[tuple[int, int], int] = {}  # (room_nid, user_nid) -> when all were told
+        # (room_nid, user_nid) -> when all were told. Another process may end what this one began.
+        self._told_ms: Recent[tuple[int, int], int] = Recent(MAX_TYPISTS)
         self._deadline_ms: int | None = None
         self._is_earlier = asyncio.Event()
 
@@ -50,14 +56,15 @@ class Typing:
         self._presence.note_activity(requester)
         who = room.nid, requester.user_nid
         if timeout_ms is None:
-            self._told_ms.pop(who, None)
+            self._told_ms.forget(who)
             await self._db.write(typing.stop_typing, *who)
             return
         now_ms = self._clock.now_ms()
         until_ms = now_ms + max(MIN_TIMEOUT_MS, min(timeout_ms, MAX_TIMEOUT_MS))
-        is_renewed = now_ms - self._told_ms.setdefault(who, now_ms) >= RENEWAL_MS
-        if is_renewed:
-            self._told_ms[who] = now_ms
+        told_ms = self._told_ms.get(who)
+        is_renewed = told_ms is not None and now_ms - told_ms >= RENEWAL_MS
+        if told_ms is None or is_renewed:
+            self._told_ms.keep(who, now_ms, 1)
         await self._db.write(typing.start_typing, *who, until_ms, is_renewed=is_renewed)
         self.expect(until_ms)
 
@@ -74,7 +81,7 @@ class Typing:
             await self._wait()
             now_ms = self._clock.now_ms()
             for who in await self._db.write(typing.stop_expired, now_ms):
-                self._told_ms.pop(who, None)
+                self._told_ms.forget(who)
             self._deadline_ms = None
             deadline_ms = await self._db.read(typing.find_next_deadline)
             if deadline_ms is not None:
